@@ -1,0 +1,1 @@
+"""What the scorer and the trainer share; imports neither of them."""

@@ -1,0 +1,45 @@
+"""The error tree. Everything raised for people descends from MarginstreamError and carries a process exit code."""
+
+
+class MarginstreamError(Exception):
+    """Base of all errors that this project raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(MarginstreamError, ValueError):
+    """An option, a configuration file or a combination of them is wrong. The message names it and the remedy."""
+
+    exit_code = 2
+
+
+class DataError(MarginstreamError):
+    """Data are missing or unreadable. The message names the folder or file."""
+
+    exit_code = 2
+
+
+class EndpointError(MarginstreamError):
+    """An endpoint cannot be bound or connected as asked."""
+
+    exit_code = 2
+
+
+class ProtocolError(MarginstreamError):
+    """Bytes from the network do not form a valid message, or a valid message came at the wrong time."""
+
+
+class Rejected(MarginstreamError):
+    """The trainer refused this scorer because `field` differs between the two."""
+
+    exit_code = 3
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class PeerTimeout(MarginstreamError, TimeoutError):
+    """The other side was silent past a deadline. The message says who, for how long, and what would end it."""
+
+    exit_code = 4

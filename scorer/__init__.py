@@ -1,0 +1,1 @@
+"""The scorer process: forward passes over leased candidates with resident weights."""

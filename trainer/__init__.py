@@ -1,0 +1,1 @@
+"""The trainer process: order, leases, selection, optimiser steps, weight pushes."""
