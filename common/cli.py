@@ -1,0 +1,75 @@
+"""The console command: `marginstream run | trainer | scorer`, and what every command does around its work."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+from common.errors import ConfigError, MarginstreamError
+
+INTERRUPTED = 130
+
+_COMMANDS = {
+    "run": "scorers and trainer on this machine, until the run is complete",
+    "trainer": "one trainer; scorers connect to it",
+    "scorer": "one scorer for a trainer that runs elsewhere",
+}
+
+_HELP = """usage: marginstream COMMAND [OPTIONS]
+
+Train on the samples that still teach something: scorers stream scored candidates to a trainer.
+
+commands:
+{commands}
+
+marginstream COMMAND --help lists the options of a command.
+marginstream --version prints the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command: 0 for success, else one from common.errors, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _dispatch(words))
+
+
+def guard(body: Callable[[], int]) -> int:
+    """The exit code of `body`, its errors for people as `error: ...` on stderr. Other exceptions rise."""
+    try:
+        return body()
+    except MarginstreamError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help"):
+        width = max(map(len, _COMMANDS))
+        commands = "\n".join(f"  {name:{width}}  {text}" for name, text in _COMMANDS.items())
+        sys.stdout.write(_HELP.format(commands=commands))
+        return 0
+    if command == "--version":
+        sys.stdout.write(f"marginstream {metadata.version('marginstream')}\n")
+        return 0
+    if command == "run":
+        return _run(words[1:])
+    if command in _COMMANDS:
+        # A process of its own, the same as everywhere else: this one becomes it.
+        os.execv(sys.executable, [sys.executable, "-m", *words])
+    meant = difflib.get_close_matches(command, _COMMANDS, n=1)
+    remedy = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(_COMMANDS)}"
+    raise ConfigError(f"unknown command {command}; {remedy}")
+
+
+def _run(argv: Sequence[str]) -> int:
+    # Imported here: trainer and scorer import the options in their own process, and should not pay for it twice.
+    from common.config import RunOptions, load_options
+
+    options = load_options(RunOptions, argv)
+    from common.experiment import launch
+
+    return launch.main(options)

@@ -1,0 +1,26 @@
+"""`python -m scorer`, also `marginstream scorer`: options first, so that `--help` and their errors come at once."""
+
+import sys
+from collections.abc import Sequence
+
+from common.cli import guard
+from common.config import ScorerOptions, describe_options, load_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of one scorer; flags are those of this process by default."""
+    return guard(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    options = load_options(ScorerOptions, argv)
+    if options.dry_run:
+        sys.stdout.write(describe_options(options, "scorer"))
+        return 0
+    from scorer import loop
+
+    return loop.main(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
