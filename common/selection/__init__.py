@@ -1,0 +1,1 @@
+"""Selection of training samples: pure torch functions."""
