@@ -1,0 +1,1 @@
+"""Data sources, augmentation, and the reading of samples at positions of an order."""

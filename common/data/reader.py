@@ -1,0 +1,56 @@
+"""Samples at positions of an order: the same bytes for scorer and trainer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.data.augment import Augmentation
+from common.data.source import Source
+from common.order import Order
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Augmented samples of one visit each, not yet normalised.
+
+    Attributes:
+        positions: (n,) int64.
+        ids: (n,) int64.
+        inputs: (n, *shape) as the source gives them: uint8 images, float features, int64 tokens. On the CPU.
+        targets: (n, *target_shape) int64, on the CPU.
+    """
+
+    positions: np.ndarray
+    ids: np.ndarray
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class SampleReader:
+    """Reads training samples by position: id from the order, sample from the source, augmented for its epoch.
+
+    Raises:
+        ValueError: the order is not over as many samples as the source has.
+    """
+
+    def __init__(self, source: Source, augmentation: Augmentation, order: Order) -> None:
+        if order.num_samples != len(source.train):
+            raise ValueError(
+                f"the order is over {order.num_samples} samples, but {source.name} has {len(source.train)}"
+            )
+        self.source = source
+        self.augmentation = augmentation
+        self.order = order
+
+    def read(self, positions: np.ndarray) -> Samples:
+        """Samples at (n,) int64 positions, in their order; each row is a function of its own position."""
+        positions = np.asarray(positions, dtype=np.int64)
+        ids = self.order.ids(positions)
+        inputs, targets = self.source.train.fetch(torch.from_numpy(ids))
+        inputs = self.augmentation(inputs, self.order.epochs(positions), ids)
+        return Samples(positions, ids, inputs, targets)

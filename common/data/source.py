@@ -1,0 +1,148 @@
+"""What a data source is: samples of one fixed shape by id, and how they become a network's input.
+
+n = samples asked for, C = channels, H, W = height and width.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Split(Protocol):
+    """Samples with the ids 0 .. len - 1, each of the same shape and dtype.
+
+    A split whose samples are decoded from stored bytes may also have `content_digest(ids: Tensor) -> bytes`, a digest
+    of those bytes before decoding: with it, different data and a different decoder are told apart.
+    """
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples by id, a function of the id alone.
+
+        Args:
+            ids: (n,) int64 on the CPU, in [0, len), in any order; repeats are allowed.
+
+        Returns:
+            inputs: (n, *shape) on the CPU; uint8 for images (C, H, W), float32 for features, int64 for tokens.
+            targets: (n, *target_shape) int64 on the CPU; () for a class.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What one sample looks like; a model is built to fit it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    target_shape: tuple[int, ...]
+    num_samples: int
+    num_classes: int
+
+    @property
+    def is_image(self) -> bool:
+        """uint8 (C, H, W): what augmentations and per-channel normalisation apply to."""
+        return self.dtype == torch.uint8 and len(self.shape) == 3
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training samples, held-out samples and their normalisation, under one name.
+
+    Attributes:
+        num_classes: targets are in [0, num_classes).
+        mean: per channel in 0..1 units, for uint8 images only; None leaves them at 0..1.
+        std: likewise, > 0.
+        decoder: what turned stored bytes into tensors, such as "pillow 11.1"; "" where nothing is decoded. Two
+            processes with different decoders may see different pixels in the same files.
+        class_names: by class number where they are known, else empty.
+    """
+
+    name: str
+    train: Split
+    held_out: Split | None
+    num_classes: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    decoder: str = ""
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"source {self.name}: mean and std go together, got mean={self.mean}, std={self.std}")
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std):
+                raise ValueError(f"source {self.name}: {len(self.mean)} means but {len(self.std)} standard deviations")
+            if min(self.std) <= 0:
+                raise ValueError(f"source {self.name}: std must be > 0 in every channel, got {self.std}")
+
+    @cached_property
+    def sample(self) -> SampleSpec:
+        """Shape and dtype, by looking at training sample 0."""
+        inputs, targets = self.train.fetch(torch.zeros(1, dtype=torch.int64))
+        return SampleSpec(
+            shape=tuple(inputs.shape[1:]),
+            dtype=inputs.dtype,
+            target_shape=tuple(targets.shape[1:]),
+            num_samples=len(self.train),
+            num_classes=self.num_classes,
+        )
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Fetched (and augmented) inputs as the network takes them, on the device they are on.
+
+        uint8 becomes float32 in 0..1, and images are normalised where mean and std are known; floating point becomes
+        float32; other integers (tokens) stay as they are.
+        """
+        if inputs.is_floating_point():
+            return inputs.to(torch.float32)
+        if inputs.dtype != torch.uint8:
+            return inputs
+        if self.mean is None or self.std is None:
+            return inputs.to(torch.float32).mul_(1 / 255)
+        scale, shift = _scale_and_shift(self.mean, self.std, inputs.device)
+        # mul_ and add_ rather than addcmul: a fused multiply-add rounds differently in vector bodies and their tails.
+        return inputs.to(torch.float32).mul_(scale).add_(shift)
+
+
+@lru_cache(maxsize=16)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(C, 1, 1) float32 each; x/255 normalised is x * scale + shift. Kept: a copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # the cache outlives the caller's mode
+        mean_C = torch.tensor(mean, dtype=torch.float64)
+        std_C = torch.tensor(std, dtype=torch.float64)
+        scale = (1 / (255 * std_C)).to(device, torch.float32).view(-1, 1, 1)
+        shift = (-mean_C / std_C).to(device, torch.float32).view(-1, 1, 1)
+    return scale, shift
+
+
+class TensorSplit:
+    """A split whose samples are in memory.
+
+    Args:
+        inputs: (num, *shape) on the CPU.
+        targets: (num, *target_shape), of an integer dtype; kept as int64.
+
+    Raises:
+        ValueError: lengths differ, there are no samples, or targets are not integers.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        if len(inputs) != len(targets):
+            raise ValueError(f"inputs and targets must have one length, got {len(inputs)} and {len(targets)}")
+        if len(inputs) == 0:
+            raise ValueError("a split needs at least one sample, got none")
+        if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+            raise ValueError(f"targets must be integers, got {targets.dtype}")
+        self.inputs = inputs
+        self.targets = targets.to(torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def fetch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inputs.index_select(0, ids), self.targets.index_select(0, ids)

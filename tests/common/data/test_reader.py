@@ -1,0 +1,64 @@
+"""Reading by position gives the right sample, augmented for its epoch."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.config import AugmentOptions
+from common.data.augment import Augmentation
+from common.data.reader import SampleReader
+from common.data.source import Source, TensorSplit
+from common.order import Order
+
+
+def image_source(num: int) -> Source:
+    images = torch.arange(num * 3 * 64).remainder(251).to(torch.uint8).view(num, 3, 8, 8)
+    return Source("test", TensorSplit(images, torch.arange(num) % 7), None, num_classes=7)
+
+
+def reader(num: int = 50, **options: bool | int) -> SampleReader:
+    source = image_source(num)
+    augmentation = Augmentation(AugmentOptions.model_validate(options), 0, source.sample)
+    return SampleReader(source, augmentation, Order(num, 0, "candidates"))
+
+
+def test_read_gives_the_samples_at_the_positions() -> None:
+    source, positions = image_source(50), np.arange(30, 130)
+    samples = reader().read(positions)
+    np.testing.assert_array_equal(samples.ids, Order(50, 0, "candidates").ids(positions))
+    inputs, targets = source.train.fetch(torch.from_numpy(samples.ids))
+    assert torch.equal(samples.inputs, inputs)
+    assert torch.equal(samples.targets, targets)
+    assert len(samples) == 100
+
+
+def test_a_sample_is_augmented_for_the_epoch_of_its_position() -> None:
+    source, augmented = image_source(50), reader(flip=True, crop_padding=2)
+    positions = np.arange(40, 60)
+    samples = augmented.read(positions)
+    plain = source.train.fetch(torch.from_numpy(samples.ids))[0]
+    expected = augmented.augmentation(plain, positions // 50, samples.ids)
+    assert torch.equal(samples.inputs, expected)
+    assert not torch.equal(samples.inputs, plain)
+
+
+def test_each_row_is_a_function_of_its_own_position() -> None:
+    augmented = reader(flip=True, crop_padding=2, cutout=3)
+    positions = np.array([170, 3, 52, 3, 99])
+    samples = augmented.read(positions)
+    for row, position in enumerate(positions):
+        alone = augmented.read(np.array([position]))
+        assert torch.equal(alone.inputs[0], samples.inputs[row])
+        assert alone.targets[0] == samples.targets[row]
+
+
+def test_an_empty_read_has_the_shape_of_the_samples() -> None:
+    samples = reader(flip=True).read(np.array([], dtype=np.int64))
+    assert samples.inputs.shape == (0, 3, 8, 8)
+    assert len(samples) == 0
+
+
+def test_an_order_of_another_length_is_refused() -> None:
+    source = image_source(50)
+    with pytest.raises(ValueError, match="over 51 samples, but test has 50"):
+        SampleReader(source, Augmentation(AugmentOptions(), 0, source.sample), Order(51, 0, "candidates"))
