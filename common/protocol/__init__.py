@@ -1,0 +1,67 @@
+"""What travels between scorer and trainer: messages as dataclasses, and their frames. No sockets here."""
+
+from common.protocol.frames import MAGIC, decode, encode
+from common.protocol.leases import Candidates, Lease, Return, Revoke
+from common.protocol.limits import DEFAULT_LIMITS, MAX_NAME, MAX_TEXT, PROTOCOL_VERSION, Limits
+from common.protocol.messages import Message
+from common.protocol.sessions import (
+    BACKENDS,
+    ERRORS,
+    FINGERPRINTS,
+    PRECISIONS,
+    REJECTIONS,
+    SCORES,
+    TRANSFERS,
+    WIRES,
+    Error,
+    ForeignHello,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Reject,
+    Welcome,
+)
+from common.protocol.values import DTYPE_BYTES, Array, Buffer, TensorSpec, Version, pack_mask, unpack_mask
+from common.protocol.versions import Fetch, VersionHint, Weights, WeightsGone
+
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_LIMITS",
+    "DTYPE_BYTES",
+    "ERRORS",
+    "FINGERPRINTS",
+    "MAGIC",
+    "MAX_NAME",
+    "MAX_TEXT",
+    "PRECISIONS",
+    "PROTOCOL_VERSION",
+    "REJECTIONS",
+    "SCORES",
+    "TRANSFERS",
+    "WIRES",
+    "Array",
+    "Buffer",
+    "Candidates",
+    "Error",
+    "Fetch",
+    "ForeignHello",
+    "Goodbye",
+    "Heartbeat",
+    "Hello",
+    "Lease",
+    "Limits",
+    "Message",
+    "Reject",
+    "Return",
+    "Revoke",
+    "TensorSpec",
+    "Version",
+    "VersionHint",
+    "Weights",
+    "WeightsGone",
+    "Welcome",
+    "decode",
+    "encode",
+    "pack_mask",
+    "unpack_mask",
+]

@@ -1,0 +1,36 @@
+"""Bounds on everything that arrives, so that a broken or hostile peer costs its session and not our memory."""
+
+from dataclasses import dataclass
+
+PROTOCOL_VERSION = 1
+"""Raised when any message changes its layout; HELLO's first field and all of REJECT stay readable for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one message may hold. `encode` and `decode` apply the same bounds, so both ends should use the same ones.
+
+    The transport limits the size of a frame before it is received; these are checked on frames already in memory.
+    Unpacking a header allocates at most about 8 * 1,024 * `max_leases` bytes, whatever its bytes claim.
+    """
+
+    max_frames: int = 16
+    max_frame_bytes: int = 1 << 28
+    max_total_bytes: int = 1 << 29
+    max_header_bytes: int = 1 << 14
+    max_manifest_bytes: int = 1 << 21
+    max_tensors: int = 1 << 14
+    max_weights_bytes: int = 1 << 36
+    max_buckets: int = 1 << 20
+    max_chunk: int = 1 << 16
+    max_leases: int = 1 << 10
+    max_dims: int = 8
+
+
+DEFAULT_LIMITS = Limits()
+
+MAX_NAME = 256
+"""Characters of a name: a run, a host, a device, a digest, a tensor. Printable ones only."""
+
+MAX_TEXT = 1024
+"""Characters of a text for people; `encode` clips longer ones."""

@@ -1,0 +1,41 @@
+"""Every message, and the byte that stands for its type. A field's annotation is its type, its bounds and its codec."""
+
+from common.protocol.leases import Candidates, Lease, Return, Revoke
+from common.protocol.sessions import Error, ForeignHello, Goodbye, Heartbeat, Hello, Reject, Welcome
+from common.protocol.versions import Fetch, VersionHint, Weights, WeightsGone
+
+Message = (
+    Hello
+    | ForeignHello
+    | Welcome
+    | Reject
+    | Lease
+    | Candidates
+    | VersionHint
+    | Fetch
+    | Weights
+    | WeightsGone
+    | Revoke
+    | Return
+    | Goodbye
+    | Heartbeat
+    | Error
+)
+
+# A type's byte is its place here, counted from 1: append only.
+MESSAGE_TYPES: tuple[type, ...] = (
+    Hello,
+    Welcome,
+    Reject,
+    Lease,
+    Candidates,
+    VersionHint,
+    Fetch,
+    Weights,
+    WeightsGone,
+    Revoke,
+    Return,
+    Goodbye,
+    Heartbeat,
+    Error,
+)

@@ -1,0 +1,292 @@
+"""Sockets and the one thread that owns them. Moves frames; never looks inside a message.
+
+A process has one `IOThread`. It owns every socket of the process, polls them, and calls its handler; nothing else ever
+touches a socket. Other threads hand it work with `post`, which never blocks.
+
+Two channels, each a ROUTER on the trainer and a DEALER on the scorer: CONTROL for small messages, WEIGHTS for buckets,
+so that a large reply never stands in front of a heartbeat.
+
+Hazards, as met: PUB with CONFLATE keeps one frame of a multipart message; PUSH loses accepted messages with its peer;
+a ROUTER drops silently what it cannot route unless ROUTER_MANDATORY is set; a peer that reconnects with a fixed
+identity is not heard, so identities are ZeroMQ's own; a high-water mark is not flow control (the kernel's and
+ZeroMQ's buffers hold hundreds of messages behind a mark of 1); binding an ipc path that is in use steals it silently.
+"""
+
+import collections
+import contextlib
+import fcntl
+import ipaddress
+import os
+import socket
+import stat
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import zmq
+
+from common.errors import EndpointError
+
+Channel = Literal["control", "weights"]
+CONTROL: Channel = "control"
+WEIGHTS: Channel = "weights"
+
+Frames = Sequence[bytes | memoryview]
+
+ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
+MAX_BATCH = 64  # messages taken from one socket before the others get their turn
+MAX_IPC_PATH_BYTES = 100
+TICK_S = 0.1
+FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
+
+
+class Handler(Protocol):
+    """What an IOThread drives. Every method runs on the I/O thread and must not block."""
+
+    def on_start(self, io: "IOThread") -> None: ...
+
+    def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None: ...
+
+    def on_tick(self, now: float) -> None: ...
+
+    def on_stop(self) -> None: ...
+
+
+class IOThread:
+    """Owns the sockets of a process. Open before `start`; `send` only on the thread itself; `post` from anywhere."""
+
+    def __init__(self, name: str, handler: Handler, *, max_frame_bytes: int, tick_s: float = TICK_S) -> None:
+        self._handler = handler
+        self._tick_s = tick_s
+        self._max_frame_bytes = max_frame_bytes
+        self._context = zmq.Context()
+        self._context.setsockopt(zmq.IO_THREADS, 2)  # one may be busy with a bucket while the other beats
+        self._sockets: dict[Channel, zmq.Socket[bytes]] = {}
+        self._tasks: collections.deque[Callable[[], object]] = collections.deque()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._awake = False
+        self._stopping = False
+        self._locks: list[int] = []
+        self.error: BaseException | None = None
+        self.busy_s = 0.0  # time this thread spent working rather than polling
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    def bind(self, channel: Channel, endpoint: str) -> str:
+        """Bind a ROUTER; returns the endpoint actually bound (tcp port 0 is chosen by the system).
+
+        Raises:
+            EndpointError: in use, not permitted, or a folder that others may enter.
+        """
+        if endpoint.startswith("ipc://"):
+            self._locks.append(claim_ipc_path(Path(endpoint.removeprefix("ipc://"))))
+        router = self._new_socket(zmq.ROUTER)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            router.bind(endpoint)
+        except zmq.ZMQError as error:
+            router.close(0)
+            raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; choose another --listen") from error
+        self._sockets[channel] = router
+        return str(router.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    def connect(self, channel: Channel, endpoint: str) -> None:
+        """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet."""
+        if channel in self._sockets:
+            self._sockets.pop(channel).close(0)
+        dealer = self._new_socket(zmq.DEALER)
+        dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
+        dealer.connect(endpoint)
+        self._sockets[channel] = dealer
+
+    def _new_socket(self, kind: int) -> "zmq.Socket[bytes]":
+        created = self._context.socket(kind)
+        created.setsockopt(zmq.LINGER, 0)
+        created.setsockopt(zmq.MAXMSGSIZE, self._max_frame_bytes)  # limits a frame, not a message
+        created.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+        created.setsockopt(zmq.RECONNECT_IVL, 50)
+        created.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
+        created.setsockopt(zmq.IPV6, 1)
+        return created
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Run what was posted, call `on_stop`, close everything. Safe to call twice."""
+        if self._thread.ident is None:
+            self._close()
+            return
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def post(self, task: Callable[[], object]) -> None:
+        """Have `task` run on the I/O thread soon. Never blocks; any thread."""
+        self._tasks.append(task)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake:  # a lost race costs one superfluous byte, never a lost wake-up: the flag falls first
+            self._awake = True
+            try:
+                self._wake_in.send(b"\0")
+            except BlockingIOError:
+                pass  # the pipe is full of wake-ups already
+            except OSError:
+                return  # closed: the thread has ended
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, channel: Channel, frames: Frames, peer: bytes | None = None) -> "zmq.MessageTracker | bool | None":
+        """Send without blocking, on the I/O thread only.
+
+        Returns:
+            False if there is no such peer or its queue is full; else a tracker that is done when the last large frame
+            has left (None where everything was copied). A large frame is not copied: keep it unchanged until then.
+        """
+        own = self._sockets[channel]
+        parts = [peer, *frames] if peer is not None else list(frames)
+        tracker: zmq.MessageTracker | None = None
+        try:
+            for index, part in enumerate(parts):
+                more = zmq.SNDMORE if index < len(parts) - 1 else 0
+                if len(part) >= ZERO_COPY_BYTES:
+                    tracker = own.send(part, zmq.NOBLOCK | more, copy=False, track=True)
+                else:
+                    own.send(part, zmq.NOBLOCK | more)
+        except (zmq.Again, zmq.ZMQError) as error:
+            if isinstance(error, zmq.Again) or error.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+        return tracker
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._handler.on_start(self)
+            self._loop()
+            self._handler.on_stop()
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            self._close()
+
+    def _loop(self) -> None:
+        next_tick = time.monotonic()
+        while True:
+            polled = self._poll(max(0.0, next_tick - time.monotonic()))
+            started = time.monotonic()
+            self._awake = False
+            while self._tasks:
+                self._tasks.popleft()()
+            for channel in polled:
+                self._receive(channel)
+            if started >= next_tick:
+                self._handler.on_tick(started)
+                next_tick = started + self._tick_s
+            self.busy_s += time.monotonic() - started
+            if self._stopping and not self._tasks:
+                return
+
+    def _poll(self, timeout_s: float) -> list[Channel]:
+        poller = zmq.Poller()
+        poller.register(self._wake_out, zmq.POLLIN)
+        for own in self._sockets.values():
+            poller.register(own, zmq.POLLIN)
+        ready = dict(poller.poll(int(timeout_s * 1000) + 1))
+        if self._wake_out.fileno() in ready or self._wake_out in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_out.recv(4096)
+        return [channel for channel, own in self._sockets.items() if own in ready]
+
+    def _receive(self, channel: Channel) -> None:
+        for _ in range(MAX_BATCH):
+            own = self._sockets.get(channel)
+            if own is None:
+                return
+            try:
+                parts = own.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            frames = [part.buffer for part in parts]
+            if own.socket_type == zmq.ROUTER:
+                self._handler.on_message(channel, bytes(frames[0]), frames[1:])
+            else:
+                self._handler.on_message(channel, b"", frames)
+
+    def _close(self) -> None:
+        for own in self._sockets.values():
+            own.close(FAREWELL_MS)
+        self._sockets.clear()
+        self._context.term()
+        self._wake_in.close()
+        self._wake_out.close()
+        for lock in self._locks:
+            os.close(lock)
+
+
+def claim_ipc_path(path: Path) -> int:
+    """Lock an ipc path for this process: its folder is made private (0700) and a second claim is refused.
+
+    ZeroMQ unlinks an existing socket file and binds again, so two trainers would silently steal each other's scorers.
+
+    Returns:
+        A file descriptor that holds the lock until it is closed.
+    """
+    if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
+        raise EndpointError(f"ipc path {path} is longer than {MAX_IPC_PATH_BYTES} bytes; choose a shorter --listen")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = path.parent.stat()
+    except OSError as error:
+        raise EndpointError(f"cannot make folder {path.parent} for the ipc endpoint: {error.strerror}") from error
+    if folder.st_uid != os.getuid() or stat.S_IMODE(folder.st_mode) & 0o077:
+        raise EndpointError(
+            f"ipc folder {path.parent} must be yours alone, mode 0700 (others could take the endpoint); "
+            f"choose a folder of its own, for example ipc://{path.parent}/marginstream/{path.name}"
+        )
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise EndpointError(f"ipc://{path} is in use by another trainer; choose another --listen") from error
+    return lock
+
+
+def weights_endpoint(control_endpoint: str, weights_port: int) -> str:
+    """The weights channel's endpoint beside a control endpoint: same host with `weights_port`, or path + '.w'."""
+    if control_endpoint.startswith("ipc://"):
+        return control_endpoint + ".w"
+    host = control_endpoint.removeprefix("tcp://").rpartition(":")[0]
+    return f"tcp://{host}:{weights_port}"
+
+
+def port_of(endpoint: str) -> int:
+    """Port of a bound tcp endpoint; 0 for ipc."""
+    return (urllib.parse.urlsplit(endpoint).port or 0) if endpoint.startswith("tcp://") else 0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
