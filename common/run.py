@@ -1,0 +1,184 @@
+"""One run and its folder: options, environment, generation, metrics, curves, log, summary.
+
+    with Run(options) as run:
+        with run.timing("step"):
+            ...
+        run.step += 1
+        if run.due(options.log.log_every):
+            run.log({"loss/selected": loss}, **run.timing.shares())
+        run.write_summary(figures)
+
+Files: options.toml, environment.json, generation, metrics.jsonl, tensorboard/, trainer.log, summary.json.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from common.config import TrainerOptions
+from common.environment import describe_environment
+from common.run_folder import (
+    ENVIRONMENT,
+    METRICS,
+    SUMMARY,
+    claim_folder,
+    is_supervised,
+    next_generation,
+    replace_file,
+    to_json,
+    write_options,
+)
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOGGED_PACKAGES = ("trainer", "common")
+TENSORBOARD_FLUSH_S = 10
+
+logger = logging.getLogger(__name__)
+
+
+class Timing:
+    """Seconds spent in each phase of the loop. Phases are not nested; one thread uses it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Adds the time inside the block to the phase, also when it raises. Times the host: a GPU may lag behind."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._started
+
+    def shares(self) -> dict[str, float]:
+        """`PHASE_fraction` of the wall-clock time since the start, 0 to 1 for each phase."""
+        wall_s = max(self.wall_s, 1e-9)
+        return {f"{phase}_fraction": seconds / wall_s for phase, seconds in self.seconds.items()}
+
+
+class Run:
+    """Owns the run folder from start to end. `step` counts completed optimiser steps; the loop raises it.
+
+    Raises on entering:
+        ConfigError: the folder holds files already.
+    """
+
+    def __init__(self, options: TrainerOptions) -> None:
+        self.options = options
+        self.step = 0
+        self.timing = Timing()
+        self.folder = Path()
+        self.generation = 0
+        self._metrics: IO[str] | None = None
+        self._curves: SummaryWriter | None = None
+        self._closing = ExitStack()
+
+    def __enter__(self) -> "Run":
+        self.folder = claim_folder(self.options)
+        self.timing = Timing()
+        with ExitStack() as opened:
+            self.generation = next_generation(self.folder)
+            if not is_supervised(self.options, self.folder):
+                write_options(self.folder, self.options)
+            replace_file(self.folder / ENVIRONMENT, to_json(describe_environment(), indent=2) + "\n")
+            opened.enter_context(_logging_to(self.folder / "trainer.log"))
+            self._metrics = opened.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
+            if self.options.log.tensorboard:
+                self._curves = _open_curves(self.folder / "tensorboard")
+                opened.callback(self._curves.close)
+            self._closing = opened.pop_all()
+        logger.info("run folder %s, generation %d", self.folder, self.generation)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            logger.error("ended at step %d by %s: %s", self.step, kind.__name__, error)
+        self._metrics = self._curves = None
+        self._closing.close()
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps happens after this one; 0 is never."""
+        return every > 0 and self.step > 0 and self.step % every == 0
+
+    def log(self, figures: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Appends one line of metrics and a point to each curve, at the current step.
+
+        Args:
+            figures, more: numbers by tag, such as `loss/selected`, `accuracy/held_out`, `staleness/mean`. A tensor
+                costs a synchronisation. None and non-finite ones are null in the file and absent from the curves.
+        """
+        assert self._metrics is not None, "Run.log outside of the with block"
+        values = {**(figures or {}), **more}
+        line = to_json({"step": self.step, "wall_s": round(self.timing.wall_s, 3), **values})
+        self._metrics.write(line + "\n")
+        self._metrics.flush()
+        if self._curves is not None:
+            for tag, value in values.items():
+                _add_point(self._curves, tag, value, self.step)
+
+    def write_summary(self, figures: Mapping[str, Any]) -> None:
+        """Writes summary.json, whole or not at all."""
+        replace_file(self.folder / SUMMARY, to_json(dict(figures), indent=2) + "\n")
+
+
+def _add_point(curves: "SummaryWriter", tag: str, value: Any, step: int) -> None:
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, int | float) and abs(number) < float("inf"):  # NaN compares false
+        curves.add_scalar(tag, number, step)
+
+
+def _open_curves(folder: Path) -> "SummaryWriter":
+    # Imported here: it takes a second, and only a trainer that draws curves needs it.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), flush_secs=TENSORBOARD_FLUSH_S)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Sends this project's log lines to the file and to stderr, once where stderr is that file."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if not _is_stderr(path):
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    loggers = [logging.getLogger(name) for name in LOGGED_PACKAGES]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.INFO)
+        for handler in handlers:
+            each.addHandler(handler)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+            for handler in handlers:
+                each.removeHandler(handler)
+        for handler in handlers:
+            handler.close()
+
+
+def _is_stderr(path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):
+        return False  # no real stderr, as under a test's capture
