@@ -1,0 +1,327 @@
+"""The scorer's side of the protocol: HELLO until welcomed, leases in, candidates out, weights fetched when hinted.
+
+The I/O thread keeps the link alive while the main thread computes: it beats, fetches the newest weights into a staging
+buffer and queues leases. The main thread takes work with `next_work`, and is the only one that touches the model.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import PeerTimeout, ProtocolError, Rejected
+from common.protocol import (
+    Candidates,
+    Error,
+    Fetch,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Lease,
+    Message,
+    Reject,
+    Return,
+    Revoke,
+    Version,
+    VersionHint,
+    Weights,
+    WeightsGone,
+    Welcome,
+    decode,
+    encode,
+)
+from common.transport import CONTROL, WEIGHTS, Channel, IOThread, weights_endpoint
+from scorer.staging import StagedWeights, Transfer
+
+log = logging.getLogger(__name__)
+
+HELLO_EVERY_S = 1.0
+TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again
+
+
+@dataclass
+class State:
+    """Shared by the two threads under `Link.changed`."""
+
+    welcome: Welcome | None = None
+    leases: dict[int, Lease] = field(default_factory=dict)  # in order of arrival; includes the one being scored
+    staged: StagedWeights | None = None
+    newest: Version | None = None  # announced, not necessarily here
+    resident: Version | None = None
+    progress: int = 0
+    ended: str | None = None  # why the trainer said goodbye
+    rejected: Rejected | None = None
+    heard_at: float = 0.0
+
+
+class Link:
+    """A connection to one trainer. Use as a context manager: leaving it gives all leases back.
+
+    Args:
+        endpoint: of the trainer's control channel.
+        hello: what this scorer is.
+        connect_s: how long to look for a trainer, at the start and after it fell silent.
+        check_manifest: raises ProtocolError if weights of that layout do not fit the model.
+    """
+
+    def __init__(
+        self, endpoint: str, hello: Hello, *, connect_s: float, check_manifest: Callable[[Weights], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._hello = hello
+        self._connect_s = connect_s
+        self._check_manifest = check_manifest
+        self.changed = threading.Condition()
+        self._state = State(heard_at=time.monotonic())
+        self._transfer: Transfer | None = None
+        self._spare: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
+        self._transfer_at = 0.0
+        self._next_hello = 0.0
+        self._next_beat = 0.0
+        self._io = IOThread("scorer-io", self, max_frame_bytes=1 << 28)
+        self._handlers: dict[type, Callable[..., None]] = {
+            Welcome: self._on_welcome,
+            Reject: self._on_reject,
+            Lease: self._on_lease,
+            Revoke: self._on_revoke,
+            VersionHint: self._on_hint,
+            Heartbeat: self._on_heartbeat,
+            Goodbye: self._on_goodbye,
+            Error: self._on_error,
+            Weights: self._on_weights,
+            WeightsGone: self._on_weights_gone,
+        }
+
+    def __enter__(self) -> "Link":
+        self._io.connect(CONTROL, self._endpoint)
+        self._io.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._io.post(lambda: self._send(Goodbye("the scorer stops")))
+        self._io.stop()
+
+    # -- main thread --------------------------------------------------------------------------------------------------
+
+    def next_work(self, resident: Version | None) -> StagedWeights | tuple[Lease, Welcome] | None:
+        """What to do next: newer weights to load, a lease that the resident weights may serve, or None at the end.
+
+        Weights come first: latest wins, and a swap is only ever asked for here, between two chunks.
+
+        Raises:
+            Rejected: the trainer refused this scorer.
+            PeerTimeout: no trainer was heard for `connect_s`.
+        """
+        with self.changed:
+            self._state.resident = resident
+            while True:
+                state = self._state
+                if state.rejected is not None:
+                    raise state.rejected
+                if state.ended is not None:
+                    log.info("the trainer ended: %s", state.ended)
+                    return None
+                if (silent_s := time.monotonic() - state.heard_at) > self._connect_s:
+                    raise PeerTimeout(
+                        f"no trainer heard at {self._endpoint} for {silent_s:.0f} s; "
+                        "is it running, with --listen of the same endpoint?"
+                    )
+                if not self._io.alive:
+                    raise self._io.error or RuntimeError("the I/O thread ended")
+                if state.welcome is not None:
+                    if state.staged is not None:
+                        staged, state.staged = state.staged, None
+                        return staged
+                    if resident is not None and resident.generation == state.welcome.generation:
+                        for lease in state.leases.values():
+                            if lease.oldest_step <= resident.step:
+                                return lease, state.welcome
+                self.changed.wait(0.5)
+
+    def loaded(self, staged: StagedWeights) -> None:
+        """The staged weights were copied into the model: their buffer may be filled again."""
+        with self.changed:
+            self._state.resident = staged.version
+            self._spare.append(staged.flat)
+        self._io.post(self._fetch_if_newer)
+
+    def answer(self, lease: Lease, candidates: Candidates) -> None:
+        """Send a chunk's scores, unless the lease was revoked meanwhile."""
+        with self.changed:
+            if self._state.leases.pop(lease.lease, None) is None:
+                return
+            self._state.progress += 1
+        self._io.post(lambda: self._send(candidates))
+
+    def give_back(self, lease: Lease) -> None:
+        """Return a lease that cannot be served."""
+        with self.changed:
+            self._state.leases.pop(lease.lease, None)
+        self._io.post(lambda: self._send(Return((lease.lease,))))
+
+    def stop(self, why: str) -> None:
+        """Make `next_work` return None. Safe in a signal handler's thread and from any other."""
+        self._io.post(lambda: self._end(why))
+
+    # -- I/O thread ---------------------------------------------------------------------------------------------------
+
+    def on_start(self, io: IOThread) -> None:
+        pass
+
+    def on_stop(self) -> None:
+        pass
+
+    def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
+        try:
+            message = decode(frames)
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                raise ProtocolError(f"{type(message).__name__} is not for a scorer")
+            with self.changed:
+                self._state.heard_at = time.monotonic()
+                handler(message)
+                self.changed.notify_all()
+        except ProtocolError as error:
+            log.warning("the trainer sent nonsense: %s", error)
+            if channel == WEIGHTS:
+                self._transfer = None  # asked for again on the next tick
+            self._send(Error("malformed", str(error)[:200]))
+
+    def on_tick(self, now: float) -> None:
+        with self.changed:
+            state = self._state
+            if state.welcome is None:
+                if now >= self._next_hello and state.rejected is None:
+                    self._next_hello = now + HELLO_EVERY_S
+                    self._send(self._hello)
+                return
+            if now - state.heard_at > state.welcome.silence_s:
+                log.warning("trainer silent for %.0f s; looking for it", now - state.heard_at)
+                self._forget_session()
+                return
+            if now >= self._next_beat:
+                self._next_beat = now + state.welcome.heartbeat_s
+                self._send(Heartbeat(state.progress, state.resident, tuple(state.leases), state.progress))
+            if self._transfer is not None and now - self._transfer_at > TRANSFER_S:
+                log.warning("weights %s stopped arriving; asking again", tuple(self._transfer.version))
+                self._transfer = None
+            self._fetch_if_newer()
+
+    def _send(self, message: Message, channel: Channel = CONTROL) -> bool:
+        return self._io.send(channel, encode(message)) is not False
+
+    def _end(self, why: str) -> None:
+        with self.changed:
+            self._state.ended = why
+            self.changed.notify_all()
+
+    def _forget_session(self) -> None:
+        self._state.welcome = None
+        self._state.leases.clear()
+        self._state.staged = None
+        self._state.newest = None
+        self._transfer = None
+
+    # Handlers hold `changed`.
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        known = self._state.welcome
+        if known is not None and known.session == welcome.session:
+            return
+        self._forget_session()
+        self._state.welcome = welcome
+        self._io.connect(WEIGHTS, weights_endpoint(self._endpoint, welcome.weights_port))
+        log.info("welcomed by generation %d at %s", welcome.generation, self._endpoint)
+        if welcome.version is not None:
+            self._state.newest = welcome.version
+            self._fetch_if_newer()
+
+    def _on_reject(self, reject: Reject) -> None:
+        self._state.rejected = Rejected(
+            reject.field, f"the trainer at {self._endpoint} refused this scorer: {reject.field}: {reject.message}"
+        )
+
+    def _on_lease(self, lease: Lease) -> None:
+        if self._state.welcome is not None and lease.generation == self._state.welcome.generation:
+            self._state.leases[lease.lease] = lease
+
+    def _on_revoke(self, revoke: Revoke) -> None:
+        for lease in revoke.leases:
+            self._state.leases.pop(lease, None)
+
+    def _on_hint(self, hint: VersionHint) -> None:
+        self._state.newest = hint.version
+        self._fetch_if_newer()
+
+    def _on_heartbeat(self, beat: Heartbeat) -> None:
+        # Hints are repeated with every beat, so a lost one costs a second.
+        newest = self._state.newest
+        if beat.resident is not None and (newest is None or beat.resident > newest):
+            self._state.newest = beat.resident
+            self._fetch_if_newer()
+
+    def _on_goodbye(self, goodbye: Goodbye) -> None:
+        self._state.ended = goodbye.reason
+
+    def _on_error(self, error: Error) -> None:
+        if error.code == "unknown-session":
+            self._forget_session()
+        else:
+            log.warning("the trainer reports: %s", error.text)
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    def _fetch_if_newer(self) -> None:
+        """Start fetching the newest version unless it is here, staged or on its way."""
+        with self.changed:
+            state = self._state
+            if state.welcome is None or state.newest is None or self._transfer is not None:
+                return
+            have = state.staged.version if state.staged is not None else state.resident
+            if have is not None and state.newest <= have:
+                return
+            buffer = self._spare.pop() if self._spare else np.empty(0, dtype=np.uint8)
+            self._transfer = Transfer(state.newest, buffer)
+            self._ask()
+
+    def _ask(self) -> None:
+        welcome, transfer = self._state.welcome, self._transfer
+        while welcome is not None and transfer is not None and (window := transfer.next_window()) is not None:
+            first, count = window
+            if not self._send(Fetch(welcome.session, transfer.version, first, count), WEIGHTS):
+                self._transfer = None  # not connected yet: the next tick asks again
+                return
+            self._transfer_at = time.monotonic()
+
+    def _on_weights(self, message: Weights) -> None:
+        transfer = self._transfer
+        if transfer is None or message.version != transfer.version:
+            return  # of a transfer that was given up
+        if message.bucket == 0:
+            self._check_manifest(message)
+        staged = transfer.receive(message)
+        self._transfer_at = time.monotonic()
+        if staged is None:
+            self._ask()
+            return
+        self._transfer = None
+        if self._state.staged is not None:
+            self._spare.append(self._state.staged.flat)
+        self._state.staged = staged
+        self._fetch_if_newer()
+
+    def _on_weights_gone(self, gone: WeightsGone) -> None:
+        if self._transfer is not None and gone.version == self._transfer.version:
+            self._transfer = None
+            if gone.newest is not None:
+                self._state.newest = gone.newest
+                self._fetch_if_newer()
+
+
+def new_incarnation() -> int:
+    """A number that tells two starts of a scorer apart."""
+    return secrets.randbits(63)

@@ -1,0 +1,69 @@
+"""The scorer's main loop."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+from common.config import ScorerOptions
+from common.protocol import PROTOCOL_VERSION, Hello
+from scorer.backend import Backend, make_backend
+from scorer.link import Link, new_incarnation
+from scorer.staging import StagedWeights
+
+log = logging.getLogger(__name__)
+
+
+def main(options: ScorerOptions) -> int:
+    """Score leases until the trainer ends or a signal comes. Returns the process's exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    backend = make_backend(options)
+    hello = hello_of(options, backend)
+    with Link(options.connect, hello, connect_s=options.connect_s, check_manifest=backend.check_manifest) as link:
+        stop_on_signals(link)
+        serve(link, backend)
+    return 0
+
+
+def serve(link: Link, backend: Backend) -> None:
+    """Load weights and score leases until `next_work` has no more."""
+    session: int | None = None
+    while (work := link.next_work(backend.version)) is not None:
+        if isinstance(work, StagedWeights):
+            backend.load(work)
+            link.loaded(work)
+            continue
+        lease, welcome = work
+        if session != welcome.session:
+            backend.begin(welcome)
+            session = welcome.session
+        link.answer(lease, backend.score(lease, welcome))
+
+
+def hello_of(options: ScorerOptions, backend: Backend) -> Hello:
+    """What the trainer is told about this scorer."""
+    return Hello(
+        protocol=PROTOCOL_VERSION,
+        run="",
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        incarnation=new_incarnation(),
+        device=backend.device,
+        precision=options.precision,
+        backend=options.backend,
+        fingerprint=backend.fingerprint,
+        num_samples=backend.num_samples,
+        num_classes=backend.num_classes,
+    )
+
+
+def stop_on_signals(link: Link) -> None:
+    """Ctrl-C and SIGTERM end the scorer after the current chunk, giving its leases back; a second one ends at once."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        link.stop(f"signal {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

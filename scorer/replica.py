@@ -1,0 +1,53 @@
+"""The resident weights: a copy of the model in this scorer's precision, of exactly one weights version."""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.models import unwrap
+from common.protocol import Weights
+from common.scoring import Scored, score_candidates
+from common.weights import Manifest, load_flat, manifest_of
+from scorer.staging import StagedWeights
+
+
+class Replica:
+    """Owned by the main thread: versions change only between two calls of `score`.
+
+    Args:
+        model: on `device` from now on; its initial weights are never used for scoring.
+        head: the last linear layer; computes in float32 whatever the precision (bfloat16 ties the top two classes).
+        precision: "float32" is exact; "bf16" runs everything but the head in bfloat16 by autocast.
+    """
+
+    def __init__(self, model: nn.Module, head: nn.Linear, device: torch.device, precision: str) -> None:
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._head = head
+        self._device = device
+        self._autocast = precision != "float32"
+        if self._autocast:
+            head.forward = lambda features: _linear_in_float32(head, features)  # type: ignore[method-assign,assignment]
+        self._own = manifest_of(unwrap(model))
+
+    def check_manifest(self, message: Weights) -> None:
+        """Raise ProtocolError unless these weights fit the model. Any thread."""
+        if message.manifest is not None:
+            Manifest(message.manifest).check_matches(self._own)
+
+    def load(self, staged: StagedWeights) -> None:
+        """Swap to a staged version, in place."""
+        load_flat(self._model, Manifest(staged.manifest), torch.from_numpy(staged.flat))
+
+    def score(self, inputs: Tensor, targets: Tensor, names: Sequence[str]) -> Scored:
+        """All scores of one chunk in one forward pass; `inputs` as the source prepared them, on any device."""
+        autocast = torch.autocast(self._device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
+        with autocast:
+            return score_candidates(self._model, self._head, inputs.to(self._device), targets.to(self._device), names)
+
+
+def _linear_in_float32(head: nn.Linear, features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return F.linear(features.float(), head.weight, head.bias)

@@ -1,0 +1,70 @@
+"""A weights version on its way in: asked for in windows, verified bucket by bucket, complete or nothing.
+
+No torch here: a scorer that only keeps the protocol busy fetches weights too.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.buckets import WINDOW, bucket_checksum, bucket_span, num_buckets
+from common.errors import ProtocolError
+from common.protocol import TensorSpec, Version, Weights
+
+
+@dataclass(frozen=True)
+class StagedWeights:
+    """A whole, verified version: `flat` is (total_bytes,) uint8, laid out by `manifest`."""
+
+    version: Version
+    manifest: tuple[TensorSpec, ...]
+    flat: "np.ndarray[tuple[int], np.dtype[np.uint8]]"
+
+
+@dataclass
+class Transfer:
+    """The state of one version's transfer into a staging buffer.
+
+    Buckets arrive in order (one socket, one sender); anything else is an error and the transfer starts again.
+    """
+
+    version: Version
+    buffer: "np.ndarray[tuple[int], np.dtype[np.uint8]]"
+    manifest: tuple[TensorSpec, ...] | None = None
+    received: int = 0
+    asked: int = 0
+    total: int = field(default=1)
+
+    def receive(self, message: Weights) -> StagedWeights | None:
+        """Take a bucket; returns the version when this was the last one.
+
+        Raises:
+            ProtocolError: out of order, of another size than announced, or its checksum is wrong.
+        """
+        if message.bucket != self.received:
+            raise ProtocolError(f"weights: bucket {message.bucket} where {self.received} was due")
+        if self.received == 0:
+            self.manifest = message.manifest
+            self.total = num_buckets(message.total_bytes)
+            if len(self.buffer) != message.total_bytes:
+                self.buffer = np.empty(message.total_bytes, dtype=np.uint8)
+        start, stop = bucket_span(message.bucket, len(self.buffer))
+        if message.num_buckets != self.total or len(message.buffer) != stop - start:
+            raise ProtocolError(f"weights: bucket {message.bucket} has {len(message.buffer)} bytes, not {stop - start}")
+        if bucket_checksum(message.buffer) != message.crc32:
+            raise ProtocolError(f"weights: checksum of bucket {message.bucket} of {tuple(self.version)} is wrong")
+        self.buffer[start:stop] = np.frombuffer(message.buffer, dtype=np.uint8)
+        self.received += 1
+        if self.received < self.total:
+            return None
+        assert self.manifest is not None, "bucket 0 brings the manifest, and came first"
+        return StagedWeights(self.version, self.manifest, self.buffer)
+
+    def next_window(self) -> tuple[int, int] | None:
+        """(first bucket, number) to ask for now, keeping half a window under way; None if enough is."""
+        known = self.total if self.received else 1
+        if self.asked >= known or self.asked - self.received > WINDOW // 2:
+            return None
+        first, count = self.asked, min(WINDOW, known - self.asked) if self.received else 1
+        self.asked += count
+        return first, count
