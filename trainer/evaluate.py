@@ -1,0 +1,82 @@
+"""Loss and accuracy on held-out data.
+
+B = batch, C = classes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.data.source import Source
+from common.errors import DataError
+from common.models import evaluating, unwrap
+from common.models.loss import per_sample_loss
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over the held-out samples.
+
+    Attributes:
+        accuracy: in [0, 1]; over all targets where a sample has several. NaN where the model's outputs are no logits of
+            its targets.
+        loss: without label smoothing; nats where it is the cross-entropy.
+        num: held-out samples.
+    """
+
+    accuracy: float
+    loss: float
+    num: int
+
+
+def evaluate(model: nn.Module, source: Source, *, device: torch.device | str, batch_size: int = 512) -> Evaluation:
+    """Evaluate on `source.held_out` in eval mode; afterwards every module has its own training flag back.
+
+    Sums stay on the device, in float64 where it has that, and are waited for once, at the end.
+
+    Args:
+        model: on `device`; wrapped or not. Wrappers are bypassed: one rank may evaluate alone, and no shape is compiled
+            for the last, shorter batch.
+
+    Raises:
+        DataError: the source has no held-out data.
+    """
+    if source.held_out is None or len(source.held_out) == 0:
+        raise DataError(f"source {source.name} has no held-out data to evaluate on")
+    model, num = unwrap(model), len(source.held_out)
+    device = torch.device(device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    correct_sum, loss_sum = torch.zeros(2, dtype=dtype, device=device).unbind()
+    with evaluating(model), torch.inference_mode():
+        for start in range(0, num, batch_size):
+            fetched = source.held_out.fetch(torch.arange(start, min(start + batch_size, num)))
+            inputs, targets = (_to(tensor, device) for tensor in fetched)
+            outputs = model(source.prepare(inputs))
+            loss_sum += per_sample_loss(model, outputs, targets).sum(dtype=dtype)
+            correct_sum += _num_correct(outputs, targets, source.num_classes)
+    correct, loss = torch.stack([correct_sum, loss_sum]).tolist()
+    return Evaluation(accuracy=correct / (num * math.prod(targets.shape[1:])), loss=loss / num, num=num)
+
+
+def _num_correct(outputs: Tensor, targets: Tensor, num_classes: int) -> Tensor | float:
+    """() int64; logits are (B, ..., C), (B, C, ...), or one per target where there are two classes; else NaN."""
+    if not isinstance(outputs, Tensor) or targets.is_floating_point():
+        return math.nan
+    if outputs.shape[:-1] == targets.shape and outputs.shape[-1] >= num_classes:
+        predicted = outputs.argmax(dim=-1)
+    elif outputs.ndim > 2 and (outputs.shape[0], *outputs.shape[2:]) == targets.shape:
+        predicted = outputs.argmax(dim=1)
+    elif outputs.numel() == targets.numel() and num_classes == 2:
+        predicted = (outputs > 0).reshape(targets.shape).long()
+    else:
+        return math.nan
+    return (predicted == targets).sum()
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """From pinned memory to a GPU, so that the copy is not waited for."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

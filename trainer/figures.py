@@ -1,0 +1,94 @@
+"""What a run did, counted step by step: the numbers of log lines and of the summary."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainer.batch import Batch
+
+
+@dataclass
+class Figures:
+    """Counts over all steps so far. Owned by the training thread."""
+
+    steps: int = 0
+    samples_trained: int = 0
+    selecting_steps: int = 0  # steps outside warm-up and annealing
+    selected_steps: int = 0  # of those, the ones that trained on scored candidates
+    selected_samples: int = 0  # samples picked out of new candidates, without reused ones
+    reused_samples: int = 0
+    candidates_offered: int = 0
+    short_batches: int = 0
+    fresh_scored: int = 0
+    origins: Counter[str] = field(default_factory=Counter)
+    staleness_counts: Counter[int] = field(default_factory=Counter)  # selected samples by staleness in steps
+
+    def count(self, batch: Batch, *, selecting: bool, batch_size: int) -> None:
+        """Add one trained batch."""
+        self.steps += 1
+        self.samples_trained += len(batch)
+        self.origins[batch.origin] += 1
+        self.short_batches += len(batch) < batch_size
+        self.selecting_steps += selecting
+        self.selected_steps += batch.is_selected
+        self.candidates_offered += batch.num_candidates
+        if batch.origin == "reused":
+            self.reused_samples += len(batch)
+        elif batch.is_selected:
+            self.selected_samples += len(batch)
+        values, counts = np.unique(batch.staleness, return_counts=True)
+        self.staleness_counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+    @property
+    def selected_fraction(self) -> float:
+        """Steps that trained on scored candidates, of those outside warm-up and annealing; 0 if there were none."""
+        return self.selected_steps / self.selecting_steps if self.selecting_steps else 0.0
+
+    @property
+    def candidates_per_selected(self) -> float:
+        return self.candidates_offered / self.selected_samples if self.selected_samples else 0.0
+
+    @property
+    def fallbacks(self) -> int:
+        """Steps for which too few scored candidates were ready: plain or reused batches instead."""
+        return self.origins["fallback"] + self.origins["reused"]
+
+    @property
+    def staleness_mean(self) -> float:
+        """In steps, over the samples that streamed scores selected; 0 if there were none."""
+        total = self.staleness_counts.total()
+        return sum(steps * count for steps, count in self.staleness_counts.items()) / total if total else 0.0
+
+    @property
+    def staleness_max(self) -> int:
+        return max(self.staleness_counts, default=0)
+
+
+@dataclass
+class UniformCandidates:
+    """Loss and accuracy over candidates before selection: an unbiased view of the training data, for free."""
+
+    loss_sum: float = 0.0
+    loss_num: int = 0
+    correct: float = 0.0
+    accuracy_num: int = 0
+
+    def add(self, num: int, loss_mean: float | None, accuracy: float | None) -> None:
+        if loss_mean is not None and loss_mean == loss_mean:
+            self.loss_sum += num * loss_mean
+            self.loss_num += num
+        if accuracy is not None and accuracy == accuracy:
+            self.correct += num * accuracy
+            self.accuracy_num += num
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call, by curve; without those that have no samples."""
+        means = {}
+        if self.loss_num:
+            means["loss/uniform"] = self.loss_sum / self.loss_num
+        if self.accuracy_num:
+            means["accuracy/uniform"] = self.correct / self.accuracy_num
+        self.loss_sum = self.correct = 0.0
+        self.loss_num = self.accuracy_num = 0
+        return means

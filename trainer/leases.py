@@ -1,0 +1,169 @@
+"""Leases: which chunk is scored by whom, in which order, and what became of it.
+
+The trainer owns the order. A chunk is a run of positions; a lease is the right and the duty to score one chunk, and it
+is one credit. A lost lease puts its chunk first in line again, so scorers may die at any time; a result counts only
+while its lease is the current one for its chunk. Outstanding leases are counted absolutely.
+
+    next position ──► issue ──► outstanding ──► accept ──► ready (the pool) ──► consumed | dropped | skipped
+                        ▲            │ expired (silent, stuck, returned)
+                        └── reissue ◄┘
+
+Not thread-safe: `trainer.pool.Pool` holds the lock.
+"""
+
+import bisect
+import collections
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What bounds the leases ahead of the trainer, all in steps or chunks.
+
+    Attributes:
+        chunks_per_step: the most chunks that one step consumes.
+        max_staleness: hard bound on step - version.step at use.
+        push_every: steps between weight pushes.
+        first_step: first step that trains on scored candidates (the end of the warm-up).
+        stop_step: first step that no longer does (the start of the annealing).
+    """
+
+    chunks_per_step: int
+    max_staleness: int
+    push_every: int
+    first_step: int
+    stop_step: int
+
+    @property
+    def warmup_lead(self) -> int:
+        """How many steps before the end of the warm-up scoring begins: enough for the pool to be full, not staler."""
+        return min(self.max_staleness, 2 * self.push_every)
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """A lease that a session holds."""
+
+    lease: int
+    session: int
+    start: int
+    stop: int
+    oldest_step: int
+    issued_at: float
+
+
+@dataclass
+class Account:
+    """Every lease ends in exactly one of these: leased = consumed + expired + dropped + skipped + outstanding.
+
+    `outstanding` holds the leases out at scorers and the scored chunks that wait in the pool.
+    """
+
+    leased: int = 0
+    consumed: int = 0
+    expired: int = 0
+    dropped: int = 0
+    skipped: int = 0
+
+    def outstanding(self) -> int:
+        return self.leased - self.consumed - self.expired - self.dropped - self.skipped
+
+
+@dataclass
+class LeaseBook:
+    """Issues leases in the order of positions and keeps the account.
+
+    Args:
+        chunk_size: positions per chunk.
+        pace: bounds, see there.
+    """
+
+    chunk_size: int
+    pace: Pace
+    next_position: int = 0
+    account: Account = field(default_factory=Account)
+    outstanding: dict[int, Outstanding] = field(default_factory=dict)
+    ready: list[int] = field(default_factory=list)  # starts of scored, unconsumed chunks, ascending
+    refused: collections.Counter[str] = field(default_factory=collections.Counter)
+    _reissue: list[int] = field(default_factory=list)  # starts of chunks whose lease was lost, ascending
+    _last_lease: int = 0
+
+    def issue(
+        self, session: int, *, next_step: int, announced_step: int, credits: int, now: float
+    ) -> Outstanding | None:
+        """Lease the next chunk to a session, or None if there is nothing that it could usefully score now.
+
+        A chunk with r unconsumed chunks before it cannot be used before step `next_step + r // chunks_per_step`;
+        weights older than that step's `max_staleness` would score it in vain. So such a lease waits here until its
+        weights are announced: a scorer only ever holds leases that it can serve, and a trainer that waits for chunks
+        cannot deadlock with a scorer that waits for weights.
+
+        Args:
+            next_step: the step whose candidates are being gathered.
+            announced_step: step of the newest announced weights.
+            credits: leases that all sessions together may hold.
+        """
+        start = self._reissue[0] if self._reissue else self.next_position
+        ahead = bisect.bisect_left(self.ready, start) + sum(held.start < start for held in self.outstanding.values())
+        use_step = max(next_step, self.pace.first_step) + ahead // self.pace.chunks_per_step
+        oldest_step = max(0, use_step - self.pace.max_staleness)
+        in_warmup = next_step < self.pace.first_step
+        if (
+            use_step >= self.pace.stop_step
+            or announced_step < oldest_step
+            or (in_warmup and announced_step < use_step - self.pace.warmup_lead - self.pace.push_every)
+            or len(self.ready) + len(self.outstanding) >= self.most_unconsumed(credits)
+        ):
+            return None
+        if self._reissue:
+            self._reissue.pop(0)
+        else:
+            self.next_position += self.chunk_size
+        self._last_lease += 1
+        held = Outstanding(self._last_lease, session, start, start + self.chunk_size, oldest_step, now)
+        self.outstanding[held.lease] = held
+        self.account.leased += 1
+        return held
+
+    def most_unconsumed(self, credits: int) -> int:
+        """Chunks leased or ready at once: two steps' worth, and what keeps the scorers busy, at most four steps'."""
+        per_step = self.pace.chunks_per_step
+        return 2 * per_step + min(credits, 4 * per_step)
+
+    def accept(self, session: int, lease: int) -> Outstanding | None:
+        """The lease that a result belongs to, now ready; None (counted) if it is late, foreign or a duplicate."""
+        held = self.outstanding.get(lease)
+        if held is None or held.session != session:
+            self.refused["no such lease"] += 1
+            return None
+        del self.outstanding[lease]
+        bisect.insort(self.ready, held.start)
+        return held
+
+    def expire(self, leases: list[int]) -> None:
+        """Take leases back: their chunks are issued again, first."""
+        for lease in leases:
+            held = self.outstanding.pop(lease, None)
+            if held is not None:
+                self.account.expired += 1
+                bisect.insort(self._reissue, held.start)
+
+    def held_by(self, session: int) -> list[int]:
+        """Leases that a session holds, oldest first."""
+        return [held.lease for held in self.outstanding.values() if held.session == session]
+
+    def consume(self, start: int) -> None:
+        self.ready.remove(start)
+        self.account.consumed += 1
+
+    def drop(self, start: int) -> None:
+        """A scored chunk became too stale to be used."""
+        self.ready.remove(start)
+        self.account.dropped += 1
+
+    def skip_all(self) -> None:
+        """No further step trains on scored candidates: what is out or ready is skipped."""
+        self.account.skipped += len(self.outstanding) + len(self.ready)
+        self.outstanding.clear()
+        self.ready.clear()
+        self._reissue.clear()

@@ -1,0 +1,139 @@
+"""The trainer's main loop, built on the same `SelectedBatches` that people use in their own."""
+
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.config import TrainerOptions
+from common.data.source import Source
+from common.data.sources import open_source
+from common.devices import pick_device, set_threads
+from common.errors import ConfigError
+from common.models import build_model, unwrap
+from common.run import Run
+from trainer.evaluate import evaluate
+from trainer.optimizers import build_optimizer, build_schedule
+from trainer.step import BatchMeans, train_step
+from trainer.stream import SelectedBatches
+from trainer.trace import Trace
+from trainer.words import closing_words, log_line
+
+log = logging.getLogger(__name__)
+
+
+def main(options: TrainerOptions) -> int:
+    """Train to the end or until a signal comes. Returns the process's exit code."""
+    set_threads(options.num_threads)
+    device = pick_device(options.device)
+    source = open_source(options)
+    model = make_model(options, source).to(device)
+    with (
+        Run(options) as run,
+        SelectedBatches(options, source, model, generation=run.generation) as batches,
+        Trace(run.folder / "trace.jsonl") if options.log.trace else contextlib.nullcontext() as trace,
+    ):
+        stopped_by = stop_on_signals(batches)
+        summary = train(run, batches, source, model, trace)
+        if stopped_by:
+            summary["stopped_by"] = stopped_by[0].name
+        torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
+    summary["words"] = closing_words(summary)
+    run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
+    log.info("%s", summary["words"])
+    return 128 + stopped_by[0] if stopped_by else 0
+
+
+def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, trace: Trace | None) -> dict[str, Any]:
+    """The loop, to be read aloud. Returns the summary."""
+    options = run.options
+    device = next(model.parameters()).device
+    optimizer = build_optimizer(options, model.parameters())
+    schedule = build_schedule(optimizer, options, options.steps)
+    means = BatchMeans(device)
+    accuracy_at = -1
+    evaluation = None
+    torch.manual_seed(options.seed)  # dropout and the like
+    model.train()
+    for batch in batches:
+        with run.timing("step"):
+            result = train_step(model, optimizer, schedule, batch, options)
+        with run.timing("push"):
+            batches.step(result.losses)
+        means.add(batch, result)
+        if trace is not None:
+            trace.write(batch, result)
+        run.step = batches.completed
+        if run.due(options.log.eval_every):
+            with run.timing("evaluate"):
+                evaluation, accuracy_at = evaluate(model, source, device=device), run.step
+            run.log({"accuracy/held_out": evaluation.accuracy, "loss/held_out": evaluation.loss})
+        if run.due(options.log.log_every):
+            figures = {**means.take(), "lr": schedule.get_last_lr()[0], **batches.curves(), **run.timing.shares()}
+            run.log(figures)
+            log.info("%s", log_line(run.step, options.steps, figures, evaluation))
+    if accuracy_at != run.step:
+        evaluation = evaluate(model, source, device=device)
+        run.log({"accuracy/held_out": evaluation.accuracy, "loss/held_out": evaluation.loss})
+    assert evaluation is not None, "a run ends with an evaluation"
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        **batches.summary(),
+        "wall_s": run.timing.wall_s,
+        **run.timing.shares(),
+        "mode": options.mode,
+        "method": options.method,
+        "data": options.data,
+        "model": options.model,
+        "seed": options.seed,
+    }
+
+
+def make_model(options: TrainerOptions, source: Source) -> nn.Module:
+    """The model of the options, from its seed or from --init."""
+    model = build_model(options.model, source.sample, seed=options.seed, head=options.head)
+    if options.init is not None:
+        load_initial(model, options.init)
+    return model
+
+
+def load_initial(model: nn.Module, path: Path) -> None:
+    """Load a state dict (tensors only, no code) into the model.
+
+    Raises:
+        ConfigError: the file is missing, is not a state dict, or is one of another model.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"--init {path}: no such file") from error
+    except Exception as error:  # torch raises pickle, zip and runtime errors alike for files that are not its own
+        raise ConfigError(f"--init {path}: not a file of tensors written by torch.save: {error}") from error
+    try:
+        unwrap(model).load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError(f"--init {path} does not fit the model; check --model and --data: {error}") from error
+
+
+def stop_on_signals(batches: SelectedBatches) -> list[signal.Signals]:
+    """Ctrl-C and SIGTERM end the run after the current step; a second one ends it at once.
+
+    Returns:
+        A list to which the first signal is appended when it comes.
+    """
+    received: list[signal.Signals] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        received.append(signal.Signals(number))
+        batches.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return received

@@ -1,0 +1,211 @@
+"""The pool of scored chunks between the I/O thread, which fills it, and the feeder thread, which empties it.
+
+One lock guards the pool and the lease book; it is held for microseconds. Staleness is judged at the step that uses a
+chunk, never at its arrival.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from common.protocol import Version
+from trainer.leases import Account, LeaseBook, Outstanding
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Samples shipped by a scorer: `rows` (k,) int64 of the chunk, `inputs` (k, ...), `targets` (k, ...)."""
+
+    rows: Tensor
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """One chunk's scores, all of one weights version.
+
+    Attributes:
+        start, stop: positions.
+        version: of the weights when the forward pass started.
+        scores: (n,) float32, NaN where the candidate was dropped; which end is hard is the method's business.
+        loss_mean, accuracy: of the chunk, a uniform sample of the data; None where unknown.
+    """
+
+    start: int
+    stop: int
+    version: Version
+    scores: Tensor
+    loss_mean: float | None = None
+    accuracy: float | None = None
+    payload: Payload | None = None
+
+    @property
+    def positions(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        return np.arange(self.start, self.stop)
+
+
+class Pool:
+    """Thread-safe: leases are issued and results accepted by the I/O thread, chunks are taken by the feeder.
+
+    Args:
+        book: the lease book, owned by the pool from now on.
+        min_candidates: fewest candidates that make a step (b).
+        chunks_per_step: exact number of chunks a step takes, or the most of them when `exact` is false.
+        exact: take exactly `chunks_per_step` chunks, or all that are ready.
+    """
+
+    def __init__(self, book: LeaseBook, *, min_candidates: int, chunks_per_step: int, exact: bool) -> None:
+        self._book = book
+        self._min_chunks = chunks_per_step if exact else -(-min_candidates // book.chunk_size)
+        self._max_chunks = chunks_per_step
+        self._changed = threading.Condition()
+        self._chunks: dict[int, ScoredChunk] = {}
+        self._closed = False
+        self.next_step = 0
+        self.announced: Version | None = None
+        self.num_arrived = 0  # chunks ever accepted
+        self.candidates_arrived = 0
+        self.on_room: Callable[[], None] = lambda: None  # called without the lock when leases may be issuable
+
+    # -- I/O thread ---------------------------------------------------------------------------------------------------
+
+    def issue(self, session: int, credits: int) -> Outstanding | None:
+        """See `LeaseBook.issue`; None also before weights were announced."""
+        with self._changed:
+            if self.announced is None or self._closed:
+                return None
+            return self._book.issue(
+                session,
+                next_step=self.next_step,
+                announced_step=self.announced.step,
+                credits=credits,
+                now=time.monotonic(),
+            )
+
+    def lease(self, session: int, lease: int) -> Outstanding | None:
+        """The outstanding lease of a session, if it is current."""
+        with self._changed:
+            held = self._book.outstanding.get(lease)
+            return held if held is not None and held.session == session else None
+
+    def put(self, session: int, lease: int, chunk: ScoredChunk) -> bool:
+        """Add a chunk if its lease is the current one; otherwise it is refused and counted."""
+        with self._changed:
+            if self._closed or self._book.accept(session, lease) is None:
+                return False
+            self._chunks[chunk.start] = chunk
+            self.num_arrived += 1
+            self.candidates_arrived += chunk.stop - chunk.start
+            self._changed.notify_all()
+            return True
+
+    def refuse(self, reason: str) -> None:
+        with self._changed:
+            self._book.refused[reason] += 1
+
+    def expire(self, leases: list[int]) -> None:
+        with self._changed:
+            self._book.expire(leases)
+
+    def held_by(self, session: int) -> list[int]:
+        with self._changed:
+            return self._book.held_by(session)
+
+    def oldest_issue(self, session: int) -> float | None:
+        """When the oldest lease that a session holds was issued (monotonic seconds)."""
+        with self._changed:
+            times = [held.issued_at for held in self._book.outstanding.values() if held.session == session]
+            return min(times, default=None)
+
+    def announce(self, version: Version) -> None:
+        with self._changed:
+            self.announced = version
+
+    # -- feeder and training thread -----------------------------------------------------------------------------------
+
+    def advance(self, next_step: int) -> None:
+        """The feeder now gathers for `next_step`; leases may look that much further ahead."""
+        with self._changed:
+            self.next_step = next_step
+        self.on_room()
+
+    def take(self, step: int) -> list[ScoredChunk]:
+        """The chunks for this step, in the order of their positions, or [] if there are too few fresh enough ones."""
+        with self._changed:
+            dropped = self._drop_stale(step)
+            if len(self._chunks) < self._min_chunks:
+                taken = []
+            else:
+                starts = sorted(self._chunks)[: self._max_chunks]
+                taken = [self._chunks.pop(start) for start in starts]
+                for start in starts:
+                    self._book.consume(start)
+                self.next_step = step + 1  # before a lease is issued: the next chunk is for the next step
+        if taken or dropped:
+            self.on_room()
+        return taken
+
+    def _drop_stale(self, step: int) -> int:
+        stale = [
+            start for start, chunk in self._chunks.items() if step - chunk.version.step > self._book.pace.max_staleness
+        ]
+        for start in stale:
+            del self._chunks[start]
+            self._book.drop(start)
+        return len(stale)
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until something arrives, `wake` is called or the time is over."""
+        with self._changed:
+            if not self._closed:
+                self._changed.wait(timeout_s)
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def finish(self) -> dict[int, list[int]]:
+        """No further step trains on scored candidates: the rest is skipped and nothing more is accepted.
+
+        Returns:
+            The leases still out, by session.
+        """
+        with self._changed:
+            out: dict[int, list[int]] = {}
+            for held in self._book.outstanding.values():
+                out.setdefault(held.session, []).append(held.lease)
+            if not self._closed:
+                self._closed = True
+                self._chunks.clear()
+                self._book.skip_all()
+            self._changed.notify_all()
+            return out
+
+    # -- figures ------------------------------------------------------------------------------------------------------
+
+    def account(self) -> dict[str, int]:
+        """The lease account; `outstanding` counts what is out or ready, so that the sum holds."""
+        with self._changed:
+            book = self._book
+            account: Account = book.account
+            return {
+                "leased": account.leased,
+                "consumed": account.consumed,
+                "expired": account.expired,
+                "dropped": account.dropped,
+                "skipped": account.skipped,
+                "outstanding": len(book.outstanding) + len(book.ready),
+            }
+
+    def refused(self) -> dict[str, int]:
+        with self._changed:
+            return dict(self._book.refused)
+
+    @property
+    def num_ready(self) -> int:
+        return len(self._chunks)

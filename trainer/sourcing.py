@@ -1,0 +1,155 @@
+"""Where each step's batch comes from: the plain order, fresh candidates, the pool, or a fallback.
+
+Runs on the feeder thread. One object per mode answers `prepare(step)`; positions of both orders are kept here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from common.selection.method import Method
+from trainer.batch import Batch, CandidateSet, Gatherer, Origin
+from trainer.feeder import Stopped
+from trainer.plan import Plan
+from trainer.pool import Pool
+
+WAIT_S = 0.1
+
+
+class PlainBatches:
+    """Batches of the plain order, which is keyed like the candidates' and consumes no chunk."""
+
+    def __init__(self, gatherer: Gatherer, batch_size: int) -> None:
+        self._gatherer = gatherer
+        self._batch_size = batch_size
+        self.next_position = 0
+        self._warm: Batch | None = None
+
+    def next(self, step: int, origin: Origin = "plain") -> Batch:
+        """The next plain batch, from stock if one is kept warm."""
+        self.warm_up()
+        assert self._warm is not None
+        warm, self._warm = self._warm, None
+        return Batch(warm.inputs, warm.targets, warm.weights, warm.ids, step, origin)
+
+    def warm_up(self) -> None:
+        """Have a batch in stock, so that a fallback costs no read."""
+        if self._warm is None:
+            positions = np.arange(self.next_position, self.next_position + self._batch_size)
+            self.next_position += self._batch_size
+            self._warm = self._gatherer.plain_batch(positions, 0, "plain")
+
+
+@dataclass(frozen=True)
+class FreshCandidates:
+    """Candidates of one step, prepared, to be scored by the training thread with its current weights.
+
+    Attributes:
+        chunks: (chunk_size, ...) inputs and targets on the device, in the order of positions.
+        ids: (B,) int64.
+    """
+
+    chunks: list[tuple[Tensor, Tensor]]
+    ids: np.ndarray
+
+
+class FreshSourcing:
+    """Fresh mode: consecutive candidates of the same order that scorers would be leased."""
+
+    def __init__(
+        self, plan: Plan, plain: PlainBatches, gatherer: Gatherer, *, num_candidates: int, chunk_size: int
+    ) -> None:
+        self._plan = plan
+        self._plain = plain
+        self._gatherer = gatherer
+        self._num_candidates = num_candidates
+        self._chunk_size = chunk_size
+        self.next_position = 0
+
+    def prepare(self, step: int) -> Batch | FreshCandidates:
+        if not self._plan.selects(step):
+            return self._plain.next(step)
+        start, self.next_position = self.next_position, self.next_position + self._num_candidates
+        chunks, ids = [], []
+        for first in range(start, self.next_position, self._chunk_size):
+            samples = self._gatherer.candidates.read(np.arange(first, first + self._chunk_size))
+            chunks.append(self._gatherer.to_device(samples.inputs, samples.targets))
+            ids.append(samples.ids)
+        return FreshCandidates(chunks, np.concatenate(ids))
+
+
+class StaleSourcing:
+    """Stale mode: the pool's chunks, or a fallback once the training thread stands still.
+
+    Args:
+        is_awaited: whether the training thread waits for this very batch.
+        is_stopping: whether the run ends.
+        on_finish: called once, when no further step selects.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        plain: PlainBatches,
+        gatherer: Gatherer,
+        pool: Pool,
+        method: Method,
+        *,
+        batch_size: int,
+        max_staleness: int,
+        fallback: str,
+        is_awaited: Callable[[], bool],
+        is_stopping: Callable[[], bool],
+        on_finish: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._plain = plain
+        self._gatherer = gatherer
+        self._pool = pool
+        self._method = method
+        self._batch_size = batch_size
+        self._max_staleness = max_staleness
+        self._fallback = fallback
+        self._is_awaited = is_awaited
+        self._is_stopping = is_stopping
+        self._on_finish = on_finish
+        self._last: CandidateSet | None = None
+
+    def prepare(self, step: int) -> Batch:
+        if step == self._plan.stop_step:
+            self._on_finish()
+        self._pool.advance(step)
+        if not self._plan.selects(step):
+            return self._plain.next(step)
+        if self._fallback == "uniform":
+            self._plain.warm_up()
+        while True:
+            if (batch := self._from_pool(step)) is not None:
+                return batch
+            if self._is_stopping():
+                raise Stopped
+            if self._is_awaited() and self._fallback != "wait":
+                return self._fall_back(step)
+            self._pool.wait(WAIT_S)
+
+    def _from_pool(self, step: int) -> Batch | None:
+        """A batch of what is ready; None if that is too little, or if all of it was dropped by its scorers."""
+        chunks = self._pool.take(step)
+        if not chunks:
+            return None
+        candidates = CandidateSet(chunks)
+        picked = candidates.pick(self._method, self._batch_size)
+        self._last = candidates
+        if len(picked.positions) == 0:
+            return None
+        return self._gatherer.picked_batch(picked, step, "stale", len(candidates))
+
+    def _fall_back(self, step: int) -> Batch:
+        if self._fallback == "reuse" and self._last is not None:
+            picked = self._last.pick(self._method, self._batch_size, oldest_step=step - self._max_staleness)
+            if len(picked.positions) == self._batch_size:
+                return self._gatherer.picked_batch(picked, step, "reused", 0)
+            self._last = None
+        return self._plain.next(step, "fallback")

@@ -1,0 +1,67 @@
+"""One optimiser step on a batch, and the means of what it saw."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.config import TrainerOptions
+from common.models.loss import per_sample_loss
+from trainer.batch import Batch
+from trainer.optimizers import clip_gradients
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Of one batch, on the device: `losses` (b,) float32 and the number of correct predictions, NaN where unknown."""
+
+    losses: Tensor
+    num_correct: Tensor
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    batch: Batch,
+    options: TrainerOptions,
+) -> StepResult:
+    """Forward, backward of mean(weights · losses), clip, step. Never waits for the device."""
+    outputs = model(batch.inputs)
+    losses = per_sample_loss(model, outputs, batch.targets, options.optim.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    (batch.weights * losses).mean().backward()
+    if options.optim.clip_norm is not None:
+        clip_gradients(model.parameters(), options.optim.clip_norm)
+    optimizer.step()
+    schedule.step()
+    return StepResult(losses.detach(), _num_correct(outputs, batch.targets))
+
+
+def _num_correct(outputs: object, targets: Tensor) -> Tensor:
+    if isinstance(outputs, Tensor) and outputs.ndim == 2 and targets.ndim == 1 and outputs.shape[1] > 1:
+        return (outputs.detach().argmax(dim=1) == targets).sum()
+    return torch.full((), torch.nan, device=targets.device)
+
+
+class BatchMeans:
+    """Means over the samples of several batches, by curve. Sums stay on the device until `take`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = {kind: torch.zeros(3, dtype=torch.float64, device=device) for kind in ("selected", "plain")}
+
+    def add(self, batch: Batch, result: StepResult) -> None:
+        sums = self._sums["selected" if batch.is_selected else "plain"]
+        sums[0] += result.losses.sum()
+        sums[1] += result.num_correct
+        sums[2] += len(batch)
+
+    def take(self) -> dict[str, float]:
+        """`loss/KIND` and `accuracy/KIND` since the last call, for the kinds that occurred. Waits for the device."""
+        means: dict[str, float] = {}
+        for kind, sums in self._sums.items():
+            loss, correct, num = sums.tolist()
+            sums.zero_()
+            if num:
+                means |= {f"loss/{kind}": loss / num, f"accuracy/{kind}": correct / num}
+        return means

@@ -1,0 +1,301 @@
+"""Selected batches for any PyTorch training loop.
+
+    with SelectedBatches(options, source, model, scorers=1) as batches:
+        for batch in batches:
+            losses = F.cross_entropy(model(batch.inputs), batch.targets, reduction="none")
+            (batch.weights * losses).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            batches.step(losses)
+
+Three threads: the training thread (yours) takes batches and pushes weights; the feeder has the next batch ready; the
+I/O thread talks to the scorers. `step` copies the weights between two optimiser steps, so call it after each.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.config import ScorerOptions, TrainerOptions
+from common.data.augment import Augmentation
+from common.data.reader import SampleReader
+from common.data.source import Source
+from common.errors import PeerTimeout
+from common.models import check_model, find_head
+from common.order import Order
+from common.processes import end, private_folder, start
+from common.scoring import score_candidates
+from common.selection.methods import METHODS
+from trainer.batch import Batch, Gatherer
+from trainer.feeder import Feeder, Stopped
+from trainer.figures import Figures, UniformCandidates
+from trainer.link import ScorerLink
+from trainer.plan import Plan
+from trainer.sourcing import FreshCandidates, FreshSourcing, PlainBatches, StaleSourcing
+
+log = logging.getLogger(__name__)
+
+
+class SelectedBatches:
+    """An iterator over the batches of a run, `options.steps` of them.
+
+    Args:
+        options: `mode`, `method`, sizes, bounds and fallback; optimiser options are not looked at.
+        source: where samples come from. Scorers open their own from `options.data`.
+        model: on the device it trains on; its parameters and buffers are pushed to the scorers.
+        scorers: local scorer processes to start; 0 waits for those that connect to `options.listen`. They build their
+            model from `options.model`, so a model of your own is named there as module:callable.
+        generation: number of this start of the run, greater than any earlier one; by default the time in seconds.
+
+    Raises:
+        ConfigError: options, source and model do not fit together.
+        EndpointError: the endpoint cannot be bound.
+        PeerTimeout: `fallback = "wait"` waited past its deadline.
+    """
+
+    def __init__(
+        self,
+        options: TrainerOptions,
+        source: Source,
+        model: nn.Module,
+        *,
+        scorers: int = 0,
+        generation: int | None = None,
+    ) -> None:
+        self.options = options
+        self.plan = Plan.of(options)
+        self.completed = 0  # optimiser steps
+        self.figures = Figures()
+        self.uniform = UniformCandidates()
+        self.start_wait_s = 0.0
+        self._model = model
+        self._head = find_head(model, options.head)
+        check_model(model, source.sample, self._head, name=options.model)
+        self._device = next(model.parameters()).device
+        self._method = METHODS[options.method]
+        self._source = source
+        self._num_local_scorers = scorers if options.mode == "stale" else 0
+        self._generation = generation if generation is not None else int(time.time())
+        self._link: ScorerLink | None = None
+        self._first_step_at: float | None = None
+        self._last_step_at = 0.0
+        self._batch: Batch | None = None
+        self._stopped = False
+        self._closing = contextlib.ExitStack()
+        self._feeder = self._make_feeder(source)
+
+    def _make_feeder(self, source: Source) -> Feeder[Batch | FreshCandidates]:
+        options = self.options
+        augmentation = Augmentation(options.augment, options.seed, source.sample)
+        num = source.sample.num_samples
+        candidates = SampleReader(source, augmentation, Order(num, options.seed, "candidates"))
+        plain_reader = SampleReader(source, augmentation, Order(num, options.seed, "plain"))
+        gatherer = Gatherer(source, candidates, plain_reader, self._device)
+        plain = PlainBatches(gatherer, options.batch_size)
+        if options.mode != "stale":
+            fresh = FreshSourcing(
+                self.plan,
+                plain,
+                gatherer,
+                num_candidates=options.max_candidates,
+                chunk_size=options.resolved_chunk_size,
+            )
+            return Feeder(fresh.prepare, 0, options.steps)
+        link = ScorerLink(options, source, self._model, self._head, self.plan, self._generation)
+        self._link = link
+        stale = StaleSourcing(
+            self.plan,
+            plain,
+            gatherer,
+            link.pool,
+            self._method,
+            batch_size=options.batch_size,
+            max_staleness=options.max_staleness,
+            fallback=options.fallback,
+            is_awaited=lambda: self._feeder.is_awaited,
+            is_stopping=lambda: self._feeder.stopping,
+            on_finish=link.finish,
+        )
+        return Feeder(stale.prepare, 0, options.steps, wake=link.pool.wake)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "SelectedBatches":
+        with contextlib.ExitStack() as opened:
+            if self._link is not None:
+                opened.enter_context(self._link)  # pushes weights: a broken link shows before work is lost
+                self._start_local_scorers(opened, self._link.endpoint)
+            self._feeder.start()
+            opened.callback(self._feeder.stop)
+            self._closing = opened.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._closing.close()
+
+    def _start_local_scorers(self, opened: contextlib.ExitStack, endpoint: str) -> None:
+        if self._num_local_scorers == 0:
+            return
+        folder = Path(opened.enter_context(private_folder()))
+        shared = {
+            name: getattr(self.options, name) for name in ScorerOptions.model_fields if hasattr(self.options, name)
+        }
+        shared |= {"connect": endpoint, "config": None, "dry_run": False}
+        for index in range(self._num_local_scorers):
+            process = start("scorer", ScorerOptions(**shared), folder / f"scorer-{index}.toml")
+            opened.callback(end, process)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._await_first_scores()
+        self._first_step_at = self._last_step_at = time.perf_counter()
+        while self.completed < self.options.steps and not self._stopped:
+            try:
+                self._batch = self._next_batch()
+            except Stopped:
+                return
+            yield self._batch
+            if self._batch is not None:
+                raise RuntimeError(
+                    "call SelectedBatches.step(losses) once after each batch, when the optimiser stepped"
+                )
+
+    # -- the training thread ------------------------------------------------------------------------------------------
+
+    def step(self, losses: Tensor | None = None) -> None:
+        """One optimiser step is complete: count it and push weights when due.
+
+        Args:
+            losses: (b,) of the batch, by sample; never waited for here.
+        """
+        if self._batch is None:
+            raise RuntimeError("SelectedBatches.step without a batch: it belongs inside the loop over batches")
+        batch, self._batch = self._batch, None
+        self.figures.count(batch, selecting=self.plan.selects(batch.step), batch_size=self.options.batch_size)
+        self.completed += 1
+        self._last_step_at = time.perf_counter()
+        if self._link is None or self.completed >= self.plan.stop_step:
+            return
+        if self.completed % self.options.push_every == 0 or self._link.push_wanted:
+            self._link.push(self.completed)
+
+    def _next_batch(self) -> Batch:
+        step = self.completed
+        prepared = self._feeder.get(step, lambda waited_s: self._while_waiting(step, waited_s))
+        return prepared if isinstance(prepared, Batch) else self._select_fresh(prepared, step)
+
+    def _select_fresh(self, candidates: FreshCandidates, step: int) -> Batch:
+        """Algorithm 1: score the candidates with the current weights and keep the selected ones."""
+        names = [self._method.score] if self._method.score is not None else []
+        scores = []
+        for inputs, targets in candidates.chunks:
+            scored = score_candidates(self._model, self._head, inputs, targets, names)
+            self.uniform.add(scored.num, scored.loss_mean, scored.accuracy)
+            scores.append(scored.scores[names[0]])
+        self.figures.fresh_scored += len(candidates.ids)
+        selection = self._method.select(torch.cat(scores), self.options.batch_size)
+        rows = selection.indices.to(self._device)
+        inputs = torch.cat([chunk[0] for chunk in candidates.chunks])[rows]
+        targets = torch.cat([chunk[1] for chunk in candidates.chunks])[rows]
+        ids = candidates.ids[selection.indices.numpy()]
+        weights = selection.weights.to(self._device)
+        return Batch(inputs, targets, weights, ids, step, "fresh", ids * 0, len(candidates.ids))
+
+    def _while_waiting(self, step: int, waited_s: float) -> None:
+        """Between two steps, so the weights stand still: push them if nothing announced is fresh enough."""
+        if self._stopped:
+            raise Stopped
+        if self._link is None or self.options.fallback != "wait" or not self.plan.selects(step):
+            return
+        announced = self._link.pool.announced
+        if announced is None or announced.step < step - self.options.max_staleness or self._link.push_wanted:
+            self._link.push(step)
+        deadline_s = self.options.service.wait_deadline_s
+        if waited_s > deadline_s:
+            raise PeerTimeout(
+                f"step {step} waited {waited_s:.0f} s for scored candidates ({self._link.service.num_scorers} scorers "
+                f"connected); start one with: marginstream scorer --connect {self._link.endpoint} "
+                "or choose --fallback uniform"
+            )
+
+    def _await_first_scores(self) -> None:
+        """Give scorers time to start: a small run would be over before one has imported torch."""
+        if self._link is None or self.plan.num_selecting == 0:
+            return
+        link, start_wait_s = self._link, self.options.service.start_wait_s
+        log.info("waiting up to %.0f s for the first scored chunk from a scorer at %s", start_wait_s, link.endpoint)
+        started = time.perf_counter()
+        while not (self._stopped or link.pool.num_arrived or (self.plan.first_step > 0 and link.service.num_resident)):
+            if time.perf_counter() - started > start_wait_s:
+                log.warning("no scorer after %.0f s; starting under --fallback %s", start_wait_s, self.options.fallback)
+                break
+            if link.push_wanted:
+                link.push(self.completed)
+            link.pool.wait(0.2)
+        self.start_wait_s = time.perf_counter() - started
+        log.info("start after %.1f s with %d scorers", self.start_wait_s, link.service.num_scorers)
+
+    def stop(self) -> None:
+        """End the iteration before the next batch, also while it waits. Any thread, also a signal handler."""
+        self._stopped = True
+
+    # -- figures ------------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where scorers connect; None unless the mode is stale."""
+        return self._link.endpoint if self._link is not None else None
+
+    @property
+    def samples_scored(self) -> int:
+        """Candidates scored for this run, used or not."""
+        return self.figures.fresh_scored + (self._link.service.traffic.candidates if self._link is not None else 0)
+
+    @property
+    def waited_fraction(self) -> float:
+        """Share of the time since the first step in which the training thread stood still for a batch."""
+        if self._first_step_at is None:
+            return 0.0
+        return self._feeder.waited_s / max(self._last_step_at - self._first_step_at, 1e-9)
+
+    def curves(self) -> dict[str, float]:
+        """Figures for a log line, by curve; those over uniform candidates are means since the last call."""
+        if self._link is not None:
+            while self._link.service.uniform_loss:
+                self.uniform.add(*self._link.service.uniform_loss.popleft())
+        figures = self.figures
+        return {
+            **self.uniform.take(),
+            "staleness/mean": figures.staleness_mean,
+            "staleness/max": figures.staleness_max,
+            "selection/candidates_per_selected": figures.candidates_per_selected,
+            "selection/selected_fraction": figures.selected_fraction,
+            "selection/fallbacks": figures.fallbacks,
+            "time/waited_fraction": self.waited_fraction,
+            "scorers": self._link.service.num_scorers if self._link is not None else 0,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the whole run, for summary.json."""
+        figures = self.figures
+        summary: dict[str, Any] = {
+            "steps": figures.steps,
+            "samples_trained": figures.samples_trained,
+            "samples_scored": self.samples_scored,
+            "selected_fraction": figures.selected_fraction,
+            "candidates_per_selected": figures.candidates_per_selected,
+            "staleness_mean": figures.staleness_mean,
+            "staleness_max": figures.staleness_max,
+            "waited_fraction": self.waited_fraction,
+            "fallbacks": figures.fallbacks,
+            "samples_reused": figures.reused_samples,
+            "short_batches": figures.short_batches,
+            "steps_by_origin": dict(figures.origins),
+            "start_wait_s": self.start_wait_s,
+        }
+        return summary | (self._link.summary() if self._link is not None else {})

@@ -1,0 +1,78 @@
+"""The terms of a run: what every scorer is told, and what it must match to be welcomed."""
+
+from dataclasses import dataclass
+
+from common.protocol import FINGERPRINTS, PROTOCOL_VERSION, Hello, Version, Welcome
+
+HEARTBEAT_S = 1.0
+REMEDIES = {
+    "model": "names, shapes or dtypes of the weights differ; give both the same --model and --head",
+    "data": "labels or contents of probe samples differ; give both the same --data and --data-root",
+    "decoder": "the same files decode to other pixels; install the same Pillow on both",
+    "augmentation": "probe samples are augmented differently; give both the same --augment options",
+}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What every scorer is told, and what it must match.
+
+    Attributes:
+        fingerprint: digests by field, a missing field is not compared.
+        target_shape, sample_shape, sample_dtype: of payload tensors.
+    """
+
+    run: str
+    generation: int
+    seed: int
+    num_samples: int
+    num_classes: int
+    chunk_size: int
+    scores: tuple[str, ...]
+    lowest_is_hard: bool
+    transfer: str
+    best_k: int | None
+    fingerprint: dict[str, str]
+    sample_shape: tuple[int, ...]
+    sample_dtype: str
+    target_shape: tuple[int, ...]
+    wire: str = "auto"
+    leases_per_scorer: int = 2
+    silence_s: float = 10.0
+    lease_s: float = 60.0
+
+    def mismatch(self, hello: Hello) -> tuple[str, str] | None:
+        """The first field that differs, and a sentence for the person at the scorer."""
+        if hello.protocol != PROTOCOL_VERSION:
+            return "protocol", f"this trainer speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}"
+        if hello.run not in ("", self.run):
+            return "run", f"this trainer's run is {self.run!r}, not {hello.run!r}"
+        if hello.backend == "synthetic":
+            return None
+        if (hello.num_samples, hello.num_classes) != (self.num_samples, self.num_classes):
+            own, other = (self.num_samples, self.num_classes), (hello.num_samples, hello.num_classes)
+            sizes = f"(samples, classes) are {own} here, {other} at the scorer"
+            return "data", f"{sizes}; give both the same --data and --data-root"
+        for name in FINGERPRINTS:
+            if name in self.fingerprint and hello.fingerprint.get(name) != self.fingerprint[name]:
+                return name, REMEDIES[name]
+        return None
+
+    def welcome(self, session: int, *, wire: str, weights_port: int, version: Version | None) -> Welcome:
+        """The answer to a HELLO that matches."""
+        return Welcome(
+            session=session,
+            generation=self.generation,
+            seed=self.seed,
+            num_samples=self.num_samples,
+            chunk_size=self.chunk_size,
+            scores=self.scores,
+            transfer=self.transfer,
+            best_k=self.best_k,
+            lowest_is_hard=self.lowest_is_hard,
+            wire=wire,
+            weights_port=weights_port,
+            version=version,
+            heartbeat_s=HEARTBEAT_S,
+            silence_s=self.silence_s,
+        )

@@ -1,0 +1,55 @@
+"""What a run says to people: its log line and its closing summary in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.evaluate import Evaluation
+
+
+def log_line(step: int, steps: int, figures: Mapping[str, Any], evaluation: Evaluation | None) -> str:
+    """`step 1200/2000 | loss selected 0.431 | staleness 3.7 steps | waited 1.2% | ...`: figures with their units."""
+    parts = [f"step {step}/{steps}"]
+    for tag, text in (
+        ("loss/selected", "loss of selected {:.3f}"),
+        ("loss/plain", "loss of plain {:.3f}"),
+        ("loss/uniform", "loss of candidates {:.3f}"),
+        ("staleness/mean", "staleness {:.1f} steps"),
+        ("selection/candidates_per_selected", "{:.1f} candidates per selected"),
+        ("time/waited_fraction", "waited {:.1%}"),
+        ("scorers", "{:.0f} scorers"),
+    ):
+        value = figures.get(tag)
+        if value is not None and value == value:
+            parts.append(text.format(value))
+    if evaluation is not None:
+        parts.append(f"held-out accuracy {evaluation.accuracy:.2%}")
+    return " | ".join(parts)
+
+
+def closing_words(summary: Mapping[str, Any]) -> str:
+    """The run in a few sentences."""
+    trained = f"{summary['steps']} steps in {summary['wall_s']:.1f} s ({summary['samples_trained']} samples)"
+    words = [
+        f"Trained {summary['model']} on {summary['data']}: {trained}, held-out accuracy {summary['accuracy']:.2%}."
+    ]
+    if summary["mode"] == "uniform":
+        words.append("Plain training: nothing was scored.")
+        return " ".join(words)
+    where = "by scorers" if summary["mode"] == "stale" else "in the trainer"
+    words.append(
+        f"{summary['samples_scored']} candidates were scored {where}, {summary['candidates_per_selected']:.1f} for "
+        f"each selected sample; {summary['selected_fraction']:.1%} of the steps outside warm-up and annealing "
+        f"trained on samples selected by {summary['method']}."
+    )
+    if summary["mode"] == "stale":
+        words.append(
+            f"Their scores were {summary['staleness_mean']:.1f} steps old on average, at most "
+            f"{summary['staleness_max']}. "
+            f"The trainer waited {summary['waited_fraction']:.1%} of the time; "
+            f"{summary['fallbacks']} steps fell back for want of scored candidates."
+        )
+        if summary["samples_scored"] == 0:
+            words.append("No scorer ever delivered: this was plain training.")
+    if "stopped_by" in summary:
+        words.append(f"Stopped early by {summary['stopped_by']}.")
+    return " ".join(words)
