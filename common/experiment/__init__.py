@@ -1,0 +1,1 @@
+"""Whole runs driven from outside: launch, supervise, show."""

@@ -1,0 +1,157 @@
+"""`marginstream run`: scorers and trainer on this machine as processes of their own, one display, one exit code."""
+
+import contextlib
+import io
+import json
+import shutil
+import signal
+import socket
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.config import RunOptions, describe_options
+from common.experiment.children import Children, StopSignals
+from common.experiment.devices import Layout, find_layout
+from common.experiment.display import make_display, short
+from common.experiment.progress import Progress
+from common.experiment.supervise import BAD_INPUT, Outcome, Watch, go_silent, supervise
+from common.processes import private_folder
+from common.run_folder import METRICS, SUMMARY, claim_folder, default_out, write_options
+
+DRY_ENDPOINT = "ipc://PRIVATE/trainer"
+
+
+def main(options: RunOptions) -> int:
+    """Runs trainer and scorers until the trainer ends. Returns the exit code.
+
+    The trainer's code, or 2 or 3 of a scorer that could not start or was refused before any step; 130, 143 or 129 after
+    Ctrl-C, SIGTERM or SIGHUP, which let the trainer save; a second signal ends everything at once.
+
+    Raises:
+        ConfigError: the run folder cannot be used.
+    """
+    layout = find_layout(options)
+    if options.dry_run:
+        sys.stdout.write(describe_run(options, layout))
+        return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows ? for a dash
+    folder = claim_folder(options)
+    write_options(folder, options)
+    progress = Progress(options, folder)
+    with StopSignals() as stop:
+        with _endpoint(options) as endpoint, Children(folder) as children:
+            _say(_opening_words(options, layout, endpoint, folder))
+            trainer = children.start(
+                "trainer", "trainer", options.for_trainer(listen=endpoint, out=folder, device=layout.trainer)
+            )
+            scorers = [
+                children.start("scorer", f"scorer-{index}", options.for_scorer(connect=endpoint, device=device))
+                for index, device in enumerate(layout.scorers)
+                if endpoint is not None
+            ]
+            with make_display(sys.stdout) as display:
+                outcome = supervise(trainer, scorers, stop, Watch(progress, display, trainer, scorers))
+        untouched = outcome.code == BAD_INPUT and not progress.is_training
+        _report(outcome, folder, is_kept=not untouched)
+    if untouched:
+        _discard(folder)
+    return outcome.code
+
+
+def describe_run(options: RunOptions, layout: Layout) -> str:
+    """What `--dry-run` prints: the layout and the resolved options of every process, scorers of one device together."""
+    folder = options.out or default_out(options)
+    listen = options.listen or (DRY_ENDPOINT if options.mode == "stale" else None)
+    parts = [f"# {line}" for line in _opening_words(options, layout, listen, folder).splitlines()]
+    if listen == DRY_ENDPOINT:
+        parts.append("# PRIVATE stands for a folder that is made at the start")
+    trainer = options.for_trainer(listen=listen, out=folder, device=layout.trainer)
+    parts += ["", describe_options(trainer, "trainer")]
+    for device in dict.fromkeys(layout.scorers):
+        names = [f"scorer-{index}" for index, other in enumerate(layout.scorers) if other == device]
+        scorer = options.for_scorer(connect=listen or DRY_ENDPOINT, device=device)
+        parts.append(describe_options(scorer, ", ".join(names)))
+    return "\n".join(parts)
+
+
+def _opening_words(options: RunOptions, layout: Layout, endpoint: str | None, folder: Path) -> str:
+    lines = [f"run folder {short(folder)}", layout.words]
+    if options.mode != "stale":
+        why = "the trainer scores" if options.mode == "fresh" else "plain training needs no scores"
+        lines.append(f"no scorers are started: --mode {options.mode}, {why}")
+    elif not layout.scorers:
+        lines.append(f"no scorers are started; others connect with: marginstream scorer --connect {endpoint}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _endpoint(options: RunOptions) -> Iterator[str | None]:
+    """Where trainer and scorers meet; None if no scorer can take part. A private folder is removed in the end."""
+    if options.mode != "stale":
+        yield options.listen
+    elif options.listen is not None:
+        yield _with_port(options.listen)
+    else:
+        with private_folder() as private:
+            yield f"ipc://{private}/trainer"
+
+
+def _with_port(endpoint: str) -> str:
+    """The endpoint with a free port in place of `*`: scorers are told it before the trainer has bound it."""
+    if not endpoint.startswith("tcp://") or not endpoint.endswith(":*"):
+        return endpoint
+    host = endpoint.removeprefix("tcp://").removesuffix(":*")
+    address = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind((address, 0))
+        return f"tcp://{host}:{probe.getsockname()[1]}"
+
+
+def _report(outcome: Outcome, folder: Path, *, is_kept: bool) -> None:
+    """The closing words: how the run went, or the error of the process that ended it."""
+    words = _closing_words(folder)
+    stopped = outcome.code > 128  # a trainer that was stopped in order, by whomever, has left its words
+    if outcome.failed is not None and not (stopped and words):
+        sys.stderr.write(f"{outcome.failed.error()}\n")
+        sys.stderr.flush()
+    elif words is not None:
+        _say(words)
+    elif stopped:
+        _say(f"Ended by {signal.Signals(outcome.code - 128).name} before the trainer had saved.")
+    for scorer in outcome.lost:
+        _say(f"{scorer.fate()} before the end; the run went on without it, see {short(scorer.log)}")
+    if is_kept:
+        _say(f"Run folder: {short(folder)}")
+
+
+def _closing_words(folder: Path) -> str | None:
+    """The trainer's summary in words; None if it did not end in order."""
+    try:
+        words = json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("words")
+    except FileNotFoundError:
+        return None
+    return str(words) if words else None
+
+
+def _say(text: str) -> None:
+    try:
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            text = "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.splitlines())
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError:
+        go_silent()
+
+
+def _discard(folder: Path) -> None:
+    """Takes back the folder of a run that never trained, so that the corrected command may name it again."""
+    for pattern in ("options*.toml", "*.log", "environment.json", "generation", METRICS, SUMMARY, "model.pt"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # unless it holds something that is not ours

@@ -1,0 +1,75 @@
+"""Starting this project's own processes and ending them, all of them and no others."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Literal
+
+from common.config import ScorerOptions, TrainerOptions, to_toml
+
+TERM_S = 10.0
+
+# Becomes the child, once the kernel has been asked to send it SIGTERM when its parent dies, in whatever way. A process
+# of its own for it, as preexec_fn is unsafe beside threads; the request survives the exec. argv: parent's id, command.
+_BIND_TO_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG, SIGTERM = 1, 15
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(128 + SIGTERM)  # it died before the request
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def start(
+    module: Literal["scorer", "trainer"],
+    options: ScorerOptions | TrainerOptions,
+    options_file: Path,
+    *,
+    output: IO[bytes] | int | None = None,
+    environment: dict[str, str] | None = None,
+    dies_with_parent: bool = False,
+) -> "subprocess.Popen[bytes]":
+    """Start `python -m scorer` or `python -m trainer` with resolved options.
+
+    Args:
+        options_file: written with the options and handed over as --config.
+        output: where stdout and stderr go; None shares this process's.
+        environment: variables set on top of this process's own.
+        dies_with_parent: the child gets SIGTERM when the thread that calls this ends, also if this process is killed
+            with -9. For a main thread. Linux only; elsewhere it has no effect.
+    """
+    options_file.write_text(to_toml(options.dump()))
+    command = ["-m", module, "--config", str(options_file)]
+    if dies_with_parent:
+        command = ["-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid()), *command]
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,  # Ctrl-C reaches the parent, which ends its children in order
+    )
+
+
+def end(process: "subprocess.Popen[bytes]", *, term_s: float = TERM_S) -> int:
+    """Ask a child to end, then insist. Returns its exit code, negative for a signal."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(term_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return process.returncode
+
+
+def private_folder() -> "tempfile.TemporaryDirectory[str]":
+    """A short-named folder with mode 0700 for ipc endpoints (their paths are limited to 100 bytes)."""
+    root = "/tmp" if len(tempfile.gettempdir()) > 40 and Path("/tmp").is_dir() else None
+    return tempfile.TemporaryDirectory(prefix="marginstream-", dir=root, ignore_cleanup_errors=True)

@@ -1,0 +1,226 @@
+"""What people see of a run while it goes on."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from common.config import RunOptions
+from common.experiment.display import LiveDisplay, PlainDisplay, duration, make_display, plain_line, render
+from common.experiment.progress import Progress, Tail
+
+FIGURES = {
+    "loss/selected": 0.4312,
+    "loss/uniform": 0.1024,
+    "staleness/mean": 3.71,
+    "staleness/max": 12,
+    "selection/candidates_per_selected": 4.26,
+    "selection/selected_fraction": 0.981,
+    "time/waited_fraction": 0.012,
+    "scorers": 2,
+}
+
+
+class Clock:
+    """Stands still until told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def run(tmp_path: Path, clock: Callable[[], float] = Clock(), **options: object) -> Progress:  # noqa: B008 - it stands
+    return Progress(RunOptions.model_validate({"steps": 2000, **options}), tmp_path, clock)
+
+
+def metrics(step: int, wall_s: float, **figures: object) -> str:
+    return json.dumps({"step": step, "wall_s": wall_s, **figures})
+
+
+def half_way(tmp_path: Path, **options: object) -> Progress:
+    progress = run(tmp_path, **options)
+    progress.add(metrics(900, 10.0, **FIGURES))
+    progress.add(metrics(1000, 10.5, **FIGURES))
+    progress.add(metrics(1000, 10.9, **{"accuracy/held_out": 0.96944}))
+    return progress
+
+
+def drawn(progress: Progress, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), record=True, force_terminal=True, width=width, height=24)
+    console.print(render(progress, width))
+    return console.export_text().splitlines()
+
+
+def test_a_line_that_is_still_being_written_is_read_once_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tail = Tail(path)
+    assert tail.read() == []
+    path.write_text("one\ntw")
+    assert tail.read() == ["one"]
+    with path.open("a") as file:
+        file.write("o\nthree\n")
+    assert tail.read() == ["two", "three"]
+    assert tail.read() == []
+
+
+def test_speed_and_time_left_follow_from_the_latest_metrics(tmp_path: Path, clock: Clock) -> None:
+    progress = run(tmp_path, clock)
+    assert not progress.is_training
+    progress.add(metrics(50, 60.5))  # a minute of it was waiting for the first scorer
+    assert progress.is_training
+    assert progress.left_s is None
+    progress.add(metrics(100, 61.0))
+    assert progress.steps_per_s == pytest.approx(100)
+    assert progress.left_s == pytest.approx(19)
+    clock.now += 4
+    assert progress.left_s == pytest.approx(15)
+    clock.now += 100
+    assert progress.left_s == 0
+
+
+def test_lines_that_are_no_metrics_and_figures_without_a_value_are_passed_over(tmp_path: Path) -> None:
+    progress = run(tmp_path)
+    for line in ("", "{", "[1]", "null", '{"step": null, "wall_s": 1}', '{"loss/selected": 1}'):
+        progress.add(line)
+    assert not progress.is_training
+    progress.add(metrics(50, 1.0, **{"accuracy/held_out": 0.5, "loss/uniform": 0.7}))
+    progress.add(metrics(100, 2.0, **{"loss/uniform": None}))
+    assert progress.figures["loss/uniform"] == 0.7
+    assert progress.figures["accuracy/held_out"] == 0.5
+
+
+def test_the_display_shows_every_figure_with_its_unit(tmp_path: Path) -> None:
+    text = "\n".join(drawn(half_way(tmp_path), 80))
+    for part in (
+        "small on digits: mms, stale",
+        "1000/2000 steps, 200/s, 0:05 left",
+        "held-out accuracy           96.94%",
+        "loss of selected            0.431",
+        "loss of uniform candidates  0.102",
+        "candidates per selected     4.3",
+        "waiting              1.2% of the time",
+        "staleness            3.7 steps, at most 12",
+        "trained on selected  98.1% of steps",
+        "scorers              2",
+    ):
+        assert part in text, f"{part!r} not in\n{text}"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_display_fits_the_terminal(tmp_path: Path, width: int) -> None:
+    progress = half_way(tmp_path, model="some.where.else:a_model_with_a_very_long_name_indeed", data="my.data:Images")
+    progress.status = "waiting up to 60 s for the first scored chunk from a scorer at ipc:///tmp/marginstream-abc/t"
+    lines = drawn(progress, width)
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= 12
+    assert "1000/2000 steps" in "\n".join(lines)
+
+
+def test_before_any_step_the_display_says_what_happens(tmp_path: Path) -> None:
+    progress = run(tmp_path)
+    progress.status = "starting: importing torch…"
+    lines = drawn(progress, 80)
+    assert lines[-1].rstrip() == "starting: importing torch…"
+    assert "held-out accuracy           –" in "\n".join(lines)
+    assert "0/2000 steps" in lines[1]
+
+
+def test_names_and_log_lines_are_not_taken_for_markup(tmp_path: Path) -> None:
+    progress = run(tmp_path, data="my:[bold]")
+    progress.status = "waiting for [red]something[/red]"
+    text = "\n".join(drawn(progress, 80))
+    assert "small on my:[bold]" in text
+    assert "[red]something[/red]" in text
+
+
+def test_only_figures_that_mean_something_in_the_mode_are_shown(tmp_path: Path) -> None:
+    plain = "\n".join(drawn(half_way(tmp_path, mode="uniform"), 80))
+    assert "small on digits: uniform" in plain
+    assert "loss of plain batches" in plain
+    assert not [word for word in ("staleness", "candidates", "scorers") if word in plain]
+    fresh = "\n".join(drawn(half_way(tmp_path, mode="fresh"), 80))
+    assert "candidates per selected  4.3" in fresh
+    assert not [word for word in ("staleness", "scorers") if word in fresh]
+
+
+def test_while_annealing_the_loss_shown_is_that_of_plain_batches(tmp_path: Path) -> None:
+    progress = half_way(tmp_path)
+    progress.add(metrics(1950, 20.0, **{"loss/plain": 0.25}))
+    text = "\n".join(drawn(progress, 80))
+    assert "loss of plain batches       0.250" in text
+    assert "loss of selected" not in text
+
+
+def test_before_anything_was_selected_its_figures_are_not_shown_as_zero(tmp_path: Path) -> None:
+    progress = run(tmp_path)
+    progress.add(metrics(50, 1.0, **{tag: 0 for tag in FIGURES if not tag.startswith("loss")}))
+    assert (
+        plain_line(progress)
+        == "step 50/2000 | waiting 0.0% of the time | trained on selected 0.0% of steps | scorers 0"
+    )
+
+
+def test_plain_lines_come_with_news_and_not_too_often(tmp_path: Path, clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = run(tmp_path, clock)
+    with PlainDisplay(stream, clock=clock) as display:
+        progress.status = "starting: importing torch…"
+        for _ in range(100):
+            display.show(progress)
+            clock.now += 0.1
+        progress.add(metrics(900, 10.0, **FIGURES))
+        progress.status = ""
+        display.show(progress)
+        progress.add(metrics(1000, 10.5, **FIGURES))
+        display.show(progress)
+        clock.now += 5
+        display.show(progress)
+        progress.add(metrics(2000, 15.5, **FIGURES))
+        display.show(progress, now=True)
+    lines = stream.getvalue().splitlines()
+    assert [line.partition(" | loss")[0] for line in lines] == [
+        "0:00 | starting: importing torch…",
+        "0:10 | step 900/2000",
+        "0:15 | step 1000/2000",
+        "0:15 | step 2000/2000",
+    ]
+    assert lines[2].endswith("| scorers 2 | 0:00 left")
+    assert lines[3].endswith("| scorers 2")
+    assert "".join(lines).isprintable()  # no control codes
+
+
+def test_a_plain_line_leaves_out_what_is_not_known(tmp_path: Path) -> None:
+    progress = run(tmp_path)
+    progress.add(metrics(50, 1.0, **{"loss/plain": 1.5}))
+    assert plain_line(progress) == "step 50/2000 | loss of plain batches 1.500"
+
+
+def test_the_display_is_live_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(make_display(Terminal()), LiveDisplay)
+    assert isinstance(make_display(io.StringIO()), PlainDisplay)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_display(Terminal()), PlainDisplay)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0:00"), (7.4, "0:07"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (183600, "2 d 3 h")],
+)
+def test_durations_are_short(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
