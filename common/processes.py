@@ -1,10 +1,12 @@
 """Starting this project's own processes and ending them, all of them and no others."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
@@ -73,3 +75,15 @@ def private_folder() -> "tempfile.TemporaryDirectory[str]":
     """A short-named folder with mode 0700 for ipc endpoints (their paths are limited to 100 bytes)."""
     root = "/tmp" if len(tempfile.gettempdir()) > 40 and Path("/tmp").is_dir() else None
     return tempfile.TemporaryDirectory(prefix="marginstream-", dir=root, ignore_cleanup_errors=True)
+
+
+@contextlib.contextmanager
+def local_scorers(options: TrainerOptions, connect: str, num: int) -> Iterator[None]:
+    """Scorer processes on this machine for a trainer's options; they end with the block."""
+    shared = {name: getattr(options, name) for name in ScorerOptions.model_fields if hasattr(options, name)}
+    scorer = ScorerOptions(**(shared | {"connect": connect, "config": None, "dry_run": False}))
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(private_folder()))
+        for index in range(num):
+            opened.callback(end, start("scorer", scorer, folder / f"scorer-{index}.toml"))
+        yield

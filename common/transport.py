@@ -14,20 +14,17 @@ ZeroMQ's buffers hold hundreds of messages behind a mark of 1); binding an ipc p
 
 import collections
 import contextlib
-import fcntl
-import ipaddress
 import os
 import socket
-import stat
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import zmq
 
+from common.endpoints import claim_ipc_path
 from common.errors import EndpointError
 
 Channel = Literal["control", "weights"]
@@ -38,7 +35,6 @@ Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 MAX_BATCH = 64  # messages taken from one socket before the others get their turn
-MAX_IPC_PATH_BYTES = 100
 TICK_S = 0.1
 FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
 
@@ -238,55 +234,3 @@ class IOThread:
         self._wake_out.close()
         for lock in self._locks:
             os.close(lock)
-
-
-def claim_ipc_path(path: Path) -> int:
-    """Lock an ipc path for this process: its folder is made private (0700) and a second claim is refused.
-
-    ZeroMQ unlinks an existing socket file and binds again, so two trainers would silently steal each other's scorers.
-
-    Returns:
-        A file descriptor that holds the lock until it is closed.
-    """
-    if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
-        raise EndpointError(f"ipc path {path} is longer than {MAX_IPC_PATH_BYTES} bytes; choose a shorter --listen")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = path.parent.stat()
-    except OSError as error:
-        raise EndpointError(f"cannot make folder {path.parent} for the ipc endpoint: {error.strerror}") from error
-    if folder.st_uid != os.getuid() or stat.S_IMODE(folder.st_mode) & 0o077:
-        raise EndpointError(
-            f"ipc folder {path.parent} must be yours alone, mode 0700 (others could take the endpoint); "
-            f"choose a folder of its own, for example ipc://{path.parent}/marginstream/{path.name}"
-        )
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise EndpointError(f"ipc://{path} is in use by another trainer; choose another --listen") from error
-    return lock
-
-
-def weights_endpoint(control_endpoint: str, weights_port: int) -> str:
-    """The weights channel's endpoint beside a control endpoint: same host with `weights_port`, or path + '.w'."""
-    if control_endpoint.startswith("ipc://"):
-        return control_endpoint + ".w"
-    host = control_endpoint.removeprefix("tcp://").rpartition(":")[0]
-    return f"tcp://{host}:{weights_port}"
-
-
-def port_of(endpoint: str) -> int:
-    """Port of a bound tcp endpoint; 0 for ipc."""
-    return (urllib.parse.urlsplit(endpoint).port or 0) if endpoint.startswith("tcp://") else 0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

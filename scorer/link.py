@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from common.endpoints import weights_endpoint
 from common.errors import PeerTimeout, ProtocolError, Rejected
 from common.protocol import (
     Candidates,
     Error,
-    Fetch,
     Goodbye,
     Heartbeat,
     Hello,
@@ -34,13 +32,13 @@ from common.protocol import (
     decode,
     encode,
 )
-from common.transport import CONTROL, WEIGHTS, Channel, IOThread, weights_endpoint
-from scorer.staging import StagedWeights, Transfer
+from common.transport import CONTROL, WEIGHTS, Channel, IOThread
+from scorer.fetcher import Fetcher
+from scorer.staging import StagedWeights
 
 log = logging.getLogger(__name__)
 
 HELLO_EVERY_S = 1.0
-TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again
 
 
 @dataclass
@@ -49,8 +47,6 @@ class State:
 
     welcome: Welcome | None = None
     leases: dict[int, Lease] = field(default_factory=dict)  # in order of arrival; includes the one being scored
-    staged: StagedWeights | None = None
-    newest: Version | None = None  # announced, not necessarily here
     resident: Version | None = None
     progress: int = 0
     ended: str | None = None  # why the trainer said goodbye
@@ -74,14 +70,11 @@ class Link:
         self._endpoint = endpoint
         self._hello = hello
         self._connect_s = connect_s
-        self._check_manifest = check_manifest
         self.changed = threading.Condition()
         self._state = State(heard_at=time.monotonic())
-        self._transfer: Transfer | None = None
-        self._spare: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
-        self._transfer_at = 0.0
         self._next_hello = 0.0
         self._next_beat = 0.0
+        self._fetcher = Fetcher(lambda fetch: self._send(fetch, WEIGHTS), check_manifest)
         self._io = IOThread("scorer-io", self, max_frame_bytes=1 << 28)
         self._handlers: dict[type, Callable[..., None]] = {
             Welcome: self._on_welcome,
@@ -92,8 +85,8 @@ class Link:
             Heartbeat: self._on_heartbeat,
             Goodbye: self._on_goodbye,
             Error: self._on_error,
-            Weights: self._on_weights,
-            WeightsGone: self._on_weights_gone,
+            Weights: self._fetcher.receive,
+            WeightsGone: self._fetcher.gone,
         }
 
     def __enter__(self) -> "Link":
@@ -123,7 +116,7 @@ class Link:
                 if state.rejected is not None:
                     raise state.rejected
                 if state.ended is not None:
-                    log.info("the trainer ended: %s", state.ended)
+                    log.info("ending: %s", state.ended)
                     return None
                 if (silent_s := time.monotonic() - state.heard_at) > self._connect_s:
                     raise PeerTimeout(
@@ -133,8 +126,7 @@ class Link:
                 if not self._io.alive:
                     raise self._io.error or RuntimeError("the I/O thread ended")
                 if state.welcome is not None:
-                    if state.staged is not None:
-                        staged, state.staged = state.staged, None
+                    if (staged := self._fetcher.take()) is not None:
                         return staged
                     if resident is not None and resident.generation == state.welcome.generation:
                         for lease in state.leases.values():
@@ -146,15 +138,14 @@ class Link:
         """The staged weights were copied into the model: their buffer may be filled again."""
         with self.changed:
             self._state.resident = staged.version
-            self._spare.append(staged.flat)
-        self._io.post(self._fetch_if_newer)
+        self._io.post(lambda: self._give_back(staged))
 
     def answer(self, lease: Lease, candidates: Candidates) -> None:
         """Send a chunk's scores, unless the lease was revoked meanwhile."""
         with self.changed:
+            self._state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
             if self._state.leases.pop(lease.lease, None) is None:
                 return
-            self._state.progress += 1
         self._io.post(lambda: self._send(candidates))
 
     def give_back(self, lease: Lease) -> None:
@@ -188,7 +179,7 @@ class Link:
         except ProtocolError as error:
             log.warning("the trainer sent nonsense: %s", error)
             if channel == WEIGHTS:
-                self._transfer = None  # asked for again on the next tick
+                self._fetcher.retry()
             self._send(Error("malformed", str(error)[:200]))
 
     def on_tick(self, now: float) -> None:
@@ -206,10 +197,7 @@ class Link:
             if now >= self._next_beat:
                 self._next_beat = now + state.welcome.heartbeat_s
                 self._send(Heartbeat(state.progress, state.resident, tuple(state.leases), state.progress))
-            if self._transfer is not None and now - self._transfer_at > TRANSFER_S:
-                log.warning("weights %s stopped arriving; asking again", tuple(self._transfer.version))
-                self._transfer = None
-            self._fetch_if_newer()
+            self._fetcher.tick(now)
 
     def _send(self, message: Message, channel: Channel = CONTROL) -> bool:
         return self._io.send(channel, encode(message)) is not False
@@ -219,12 +207,14 @@ class Link:
             self._state.ended = why
             self.changed.notify_all()
 
+    def _give_back(self, staged: StagedWeights) -> None:
+        with self.changed:
+            self._fetcher.give_back(staged)
+
     def _forget_session(self) -> None:
         self._state.welcome = None
         self._state.leases.clear()
-        self._state.staged = None
-        self._state.newest = None
-        self._transfer = None
+        self._fetcher.forget()
 
     # Handlers hold `changed`.
 
@@ -234,11 +224,11 @@ class Link:
             return
         self._forget_session()
         self._state.welcome = welcome
+        self._fetcher.begin(welcome.session)
         self._io.connect(WEIGHTS, weights_endpoint(self._endpoint, welcome.weights_port))
         log.info("welcomed by generation %d at %s", welcome.generation, self._endpoint)
         if welcome.version is not None:
-            self._state.newest = welcome.version
-            self._fetch_if_newer()
+            self._fetcher.hint(welcome.version)
 
     def _on_reject(self, reject: Reject) -> None:
         self._state.rejected = Rejected(
@@ -254,15 +244,12 @@ class Link:
             self._state.leases.pop(lease, None)
 
     def _on_hint(self, hint: VersionHint) -> None:
-        self._state.newest = hint.version
-        self._fetch_if_newer()
+        self._fetcher.hint(hint.version)
 
     def _on_heartbeat(self, beat: Heartbeat) -> None:
         # Hints are repeated with every beat, so a lost one costs a second.
-        newest = self._state.newest
-        if beat.resident is not None and (newest is None or beat.resident > newest):
-            self._state.newest = beat.resident
-            self._fetch_if_newer()
+        if beat.resident is not None:
+            self._fetcher.hint(beat.resident)
 
     def _on_goodbye(self, goodbye: Goodbye) -> None:
         self._state.ended = goodbye.reason
@@ -272,54 +259,6 @@ class Link:
             self._forget_session()
         else:
             log.warning("the trainer reports: %s", error.text)
-
-    # -- weights ------------------------------------------------------------------------------------------------------
-
-    def _fetch_if_newer(self) -> None:
-        """Start fetching the newest version unless it is here, staged or on its way."""
-        with self.changed:
-            state = self._state
-            if state.welcome is None or state.newest is None or self._transfer is not None:
-                return
-            have = state.staged.version if state.staged is not None else state.resident
-            if have is not None and state.newest <= have:
-                return
-            buffer = self._spare.pop() if self._spare else np.empty(0, dtype=np.uint8)
-            self._transfer = Transfer(state.newest, buffer)
-            self._ask()
-
-    def _ask(self) -> None:
-        welcome, transfer = self._state.welcome, self._transfer
-        while welcome is not None and transfer is not None and (window := transfer.next_window()) is not None:
-            first, count = window
-            if not self._send(Fetch(welcome.session, transfer.version, first, count), WEIGHTS):
-                self._transfer = None  # not connected yet: the next tick asks again
-                return
-            self._transfer_at = time.monotonic()
-
-    def _on_weights(self, message: Weights) -> None:
-        transfer = self._transfer
-        if transfer is None or message.version != transfer.version:
-            return  # of a transfer that was given up
-        if message.bucket == 0:
-            self._check_manifest(message)
-        staged = transfer.receive(message)
-        self._transfer_at = time.monotonic()
-        if staged is None:
-            self._ask()
-            return
-        self._transfer = None
-        if self._state.staged is not None:
-            self._spare.append(self._state.staged.flat)
-        self._state.staged = staged
-        self._fetch_if_newer()
-
-    def _on_weights_gone(self, gone: WeightsGone) -> None:
-        if self._transfer is not None and gone.version == self._transfer.version:
-            self._transfer = None
-            if gone.newest is not None:
-                self._state.newest = gone.newest
-                self._fetch_if_newer()
 
 
 def new_incarnation() -> int:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,31 @@ class Figures:
     @property
     def staleness_max(self) -> int:
         return max(self.staleness_counts, default=0)
+
+    def curves(self) -> dict[str, float]:
+        """For log lines, by curve."""
+        return {
+            "staleness/mean": self.staleness_mean,
+            "staleness/max": self.staleness_max,
+            "selection/candidates_per_selected": self.candidates_per_selected,
+            "selection/selected_fraction": self.selected_fraction,
+            "selection/fallbacks": self.fallbacks,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """For summary.json."""
+        return {
+            "steps": self.steps,
+            "samples_trained": self.samples_trained,
+            "selected_fraction": self.selected_fraction,
+            "candidates_per_selected": self.candidates_per_selected,
+            "staleness_mean": self.staleness_mean,
+            "staleness_max": self.staleness_max,
+            "fallbacks": self.fallbacks,
+            "samples_reused": self.reused_samples,
+            "short_batches": self.short_batches,
+            "steps_by_origin": dict(self.origins),
+        }
 
 
 @dataclass

@@ -10,11 +10,12 @@ from torch import nn
 from common.config import TrainerOptions
 from common.data.fingerprint import data_fingerprint
 from common.data.source import Source
+from common.endpoints import port_of, weights_endpoint
 from common.models import unwrap
 from common.processes import private_folder
 from common.protocol import DEFAULT_LIMITS
 from common.selection.methods import METHODS
-from common.transport import CONTROL, WEIGHTS, IOThread, port_of, weights_endpoint
+from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import model_fingerprint
 from trainer.leases import LeaseBook, Pace
 from trainer.plan import Plan
@@ -82,12 +83,16 @@ class ScorerLink:
     def push_wanted(self) -> bool:
         return self.service.push_wanted
 
+    @property
+    def num_scorers(self) -> int:
+        return len(self.service.sessions)
+
     def push(self, step: int) -> None:
         """Copy the weights as they are after `step` optimiser steps and have them announced."""
         self.service.push_wanted = False
         exact = self._options.fallback == "wait"
         slot = self._publisher.push(
-            step, wire=self.service.wire, wait_s=self._options.service.silence_s if exact else 0.0
+            step, wire=self.service.weights.wire, wait_s=self._options.service.silence_s if exact else 0.0
         )
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,8 @@ from trainer.trace import Trace
 from trainer.words import closing_words, log_line
 
 log = logging.getLogger(__name__)
+
+SAME_SIGNAL_S = 1.0
 
 
 def main(options: TrainerOptions) -> int:
@@ -73,7 +76,7 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
             with run.timing("evaluate"):
                 evaluation, accuracy_at = evaluate(model, source, device=device), run.step
             run.log({"accuracy/held_out": evaluation.accuracy, "loss/held_out": evaluation.loss})
-        if run.due(options.log.log_every):
+        if run.due(options.log.log_every) or run.step == 1:
             figures = {**means.take(), "lr": schedule.get_last_lr()[0], **batches.curves(), **run.timing.shares()}
             run.log(figures)
             log.info("%s", log_line(run.step, options.steps, figures, evaluation))
@@ -128,10 +131,17 @@ def stop_on_signals(batches: SelectedBatches) -> list[signal.Signals]:
         A list to which the first signal is appended when it comes.
     """
     received: list[signal.Signals] = []
+    received_at: list[float] = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        now = time.monotonic()
+        if received and now - received_at[0] < SAME_SIGNAL_S:
+            return  # a supervisor and its process group are often told together
+        if received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         received.append(signal.Signals(number))
+        received_at.append(now)
         batches.stop()
 
     signal.signal(signal.SIGINT, stop)

@@ -1,13 +1,8 @@
-"""Where each step's batch comes from: the plain order, fresh candidates, the pool, or a fallback.
-
-Runs on the feeder thread. One object per mode answers `prepare(step)`; positions of both orders are kept here.
-"""
+"""Where a step's batch comes from: the plain order, the pool, or a fallback. Runs on the feeder thread."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from common.selection.method import Method
 from trainer.batch import Batch, CandidateSet, Gatherer, Origin
@@ -40,44 +35,6 @@ class PlainBatches:
             positions = np.arange(self.next_position, self.next_position + self._batch_size)
             self.next_position += self._batch_size
             self._warm = self._gatherer.plain_batch(positions, 0, "plain")
-
-
-@dataclass(frozen=True)
-class FreshCandidates:
-    """Candidates of one step, prepared, to be scored by the training thread with its current weights.
-
-    Attributes:
-        chunks: (chunk_size, ...) inputs and targets on the device, in the order of positions.
-        ids: (B,) int64.
-    """
-
-    chunks: list[tuple[Tensor, Tensor]]
-    ids: np.ndarray
-
-
-class FreshSourcing:
-    """Fresh mode: consecutive candidates of the same order that scorers would be leased."""
-
-    def __init__(
-        self, plan: Plan, plain: PlainBatches, gatherer: Gatherer, *, num_candidates: int, chunk_size: int
-    ) -> None:
-        self._plan = plan
-        self._plain = plain
-        self._gatherer = gatherer
-        self._num_candidates = num_candidates
-        self._chunk_size = chunk_size
-        self.next_position = 0
-
-    def prepare(self, step: int) -> Batch | FreshCandidates:
-        if not self._plan.selects(step):
-            return self._plain.next(step)
-        start, self.next_position = self.next_position, self.next_position + self._num_candidates
-        chunks, ids = [], []
-        for first in range(start, self.next_position, self._chunk_size):
-            samples = self._gatherer.candidates.read(np.arange(first, first + self._chunk_size))
-            chunks.append(self._gatherer.to_device(samples.inputs, samples.targets))
-            ids.append(samples.ids)
-        return FreshCandidates(chunks, np.concatenate(ids))
 
 
 class StaleSourcing:

@@ -16,28 +16,26 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from common.config import ScorerOptions, TrainerOptions
+from common.config import TrainerOptions
 from common.data.augment import Augmentation
 from common.data.reader import SampleReader
 from common.data.source import Source
 from common.errors import PeerTimeout
 from common.models import check_model, find_head
 from common.order import Order
-from common.processes import end, private_folder, start
-from common.scoring import score_candidates
+from common.processes import local_scorers
 from common.selection.methods import METHODS
 from trainer.batch import Batch, Gatherer
 from trainer.feeder import Feeder, Stopped
 from trainer.figures import Figures, UniformCandidates
+from trainer.fresh import FreshCandidates, FreshSourcing, select_fresh
 from trainer.link import ScorerLink
 from trainer.plan import Plan
-from trainer.sourcing import FreshCandidates, FreshSourcing, PlainBatches, StaleSourcing
+from trainer.sourcing import PlainBatches, StaleSourcing
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +128,8 @@ class SelectedBatches:
         with contextlib.ExitStack() as opened:
             if self._link is not None:
                 opened.enter_context(self._link)  # pushes weights: a broken link shows before work is lost
-                self._start_local_scorers(opened, self._link.endpoint)
+                if self._num_local_scorers:
+                    opened.enter_context(local_scorers(self.options, self._link.endpoint, self._num_local_scorers))
             self._feeder.start()
             opened.callback(self._feeder.stop)
             self._closing = opened.pop_all()
@@ -138,18 +137,6 @@ class SelectedBatches:
 
     def __exit__(self, *exc_info: object) -> None:
         self._closing.close()
-
-    def _start_local_scorers(self, opened: contextlib.ExitStack, endpoint: str) -> None:
-        if self._num_local_scorers == 0:
-            return
-        folder = Path(opened.enter_context(private_folder()))
-        shared = {
-            name: getattr(self.options, name) for name in ScorerOptions.model_fields if hasattr(self.options, name)
-        }
-        shared |= {"connect": endpoint, "config": None, "dry_run": False}
-        for index in range(self._num_local_scorers):
-            process = start("scorer", ScorerOptions(**shared), folder / f"scorer-{index}.toml")
-            opened.callback(end, process)
 
     def __iter__(self) -> Iterator[Batch]:
         self._await_first_scores()
@@ -187,24 +174,12 @@ class SelectedBatches:
     def _next_batch(self) -> Batch:
         step = self.completed
         prepared = self._feeder.get(step, lambda waited_s: self._while_waiting(step, waited_s))
-        return prepared if isinstance(prepared, Batch) else self._select_fresh(prepared, step)
-
-    def _select_fresh(self, candidates: FreshCandidates, step: int) -> Batch:
-        """Algorithm 1: score the candidates with the current weights and keep the selected ones."""
-        names = [self._method.score] if self._method.score is not None else []
-        scores = []
-        for inputs, targets in candidates.chunks:
-            scored = score_candidates(self._model, self._head, inputs, targets, names)
-            self.uniform.add(scored.num, scored.loss_mean, scored.accuracy)
-            scores.append(scored.scores[names[0]])
-        self.figures.fresh_scored += len(candidates.ids)
-        selection = self._method.select(torch.cat(scores), self.options.batch_size)
-        rows = selection.indices.to(self._device)
-        inputs = torch.cat([chunk[0] for chunk in candidates.chunks])[rows]
-        targets = torch.cat([chunk[1] for chunk in candidates.chunks])[rows]
-        ids = candidates.ids[selection.indices.numpy()]
-        weights = selection.weights.to(self._device)
-        return Batch(inputs, targets, weights, ids, step, "fresh", ids * 0, len(candidates.ids))
+        if isinstance(prepared, Batch):
+            return prepared
+        self.figures.fresh_scored += len(prepared.ids)
+        return select_fresh(
+            prepared, step, self._model, self._head, self._method, self.options.batch_size, self.uniform
+        )
 
     def _while_waiting(self, step: int, waited_s: float) -> None:
         """Between two steps, so the weights stand still: push them if nothing announced is fresh enough."""
@@ -218,7 +193,7 @@ class SelectedBatches:
         deadline_s = self.options.service.wait_deadline_s
         if waited_s > deadline_s:
             raise PeerTimeout(
-                f"step {step} waited {waited_s:.0f} s for scored candidates ({self._link.service.num_scorers} scorers "
+                f"step {step} waited {waited_s:.0f} s for scored candidates ({self._link.num_scorers} scorers "
                 f"connected); start one with: marginstream scorer --connect {self._link.endpoint} "
                 "or choose --fallback uniform"
             )
@@ -230,7 +205,9 @@ class SelectedBatches:
         link, start_wait_s = self._link, self.options.service.start_wait_s
         log.info("waiting up to %.0f s for the first scored chunk from a scorer at %s", start_wait_s, link.endpoint)
         started = time.perf_counter()
-        while not (self._stopped or link.pool.num_arrived or (self.plan.first_step > 0 and link.service.num_resident)):
+        while not (
+            self._stopped or link.pool.num_arrived or (self.plan.first_step > 0 and link.service.sessions.num_resident)
+        ):
             if time.perf_counter() - started > start_wait_s:
                 log.warning("no scorer after %.0f s; starting under --fallback %s", start_wait_s, self.options.fallback)
                 break
@@ -238,7 +215,7 @@ class SelectedBatches:
                 link.push(self.completed)
             link.pool.wait(0.2)
         self.start_wait_s = time.perf_counter() - started
-        log.info("start after %.1f s with %d scorers", self.start_wait_s, link.service.num_scorers)
+        log.info("start after %.1f s with %d scorers", self.start_wait_s, link.num_scorers)
 
     def stop(self) -> None:
         """End the iteration before the next batch, also while it waits. Any thread, also a signal handler."""
@@ -268,34 +245,19 @@ class SelectedBatches:
         if self._link is not None:
             while self._link.service.uniform_loss:
                 self.uniform.add(*self._link.service.uniform_loss.popleft())
-        figures = self.figures
         return {
             **self.uniform.take(),
-            "staleness/mean": figures.staleness_mean,
-            "staleness/max": figures.staleness_max,
-            "selection/candidates_per_selected": figures.candidates_per_selected,
-            "selection/selected_fraction": figures.selected_fraction,
-            "selection/fallbacks": figures.fallbacks,
+            **self.figures.curves(),
             "time/waited_fraction": self.waited_fraction,
-            "scorers": self._link.service.num_scorers if self._link is not None else 0,
+            "scorers": self._link.num_scorers if self._link is not None else 0,
         }
 
     def summary(self) -> dict[str, Any]:
         """Figures of the whole run, for summary.json."""
-        figures = self.figures
-        summary: dict[str, Any] = {
-            "steps": figures.steps,
-            "samples_trained": figures.samples_trained,
+        return {
+            **self.figures.summary(),
             "samples_scored": self.samples_scored,
-            "selected_fraction": figures.selected_fraction,
-            "candidates_per_selected": figures.candidates_per_selected,
-            "staleness_mean": figures.staleness_mean,
-            "staleness_max": figures.staleness_max,
             "waited_fraction": self.waited_fraction,
-            "fallbacks": figures.fallbacks,
-            "samples_reused": figures.reused_samples,
-            "short_batches": figures.short_batches,
-            "steps_by_origin": dict(figures.origins),
             "start_wait_s": self.start_wait_s,
+            **(self._link.summary() if self._link is not None else {}),
         }
-        return summary | (self._link.summary() if self._link is not None else {})

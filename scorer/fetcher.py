@@ -1,0 +1,120 @@
+"""Fetches the newest weights version into a staging buffer, a window of buckets at a time. Runs on the I/O thread.
+
+Latest wins: while one version is on its way, newer hints only move the goal. What arrives is verified before anyone
+sees it; what stops arriving is asked for again.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from common.protocol import Fetch, Version, Weights, WeightsGone
+from scorer.staging import StagedWeights, Transfer
+
+log = logging.getLogger(__name__)
+
+TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again
+
+
+class Fetcher:
+    """The caller serialises all calls.
+
+    Args:
+        send: a FETCH to the trainer; False if there is no connection yet.
+        check_manifest: raises ProtocolError if weights of that layout do not fit the model.
+    """
+
+    def __init__(self, send: Callable[[Fetch], bool], check_manifest: Callable[[Weights], None]) -> None:
+        self._send = send
+        self._check_manifest = check_manifest
+        self._session: int | None = None
+        self._transfer: Transfer | None = None
+        self._heard_at = 0.0
+        self._spare: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
+        self._have: Version | None = None  # staged or resident
+        self._newest: Version | None = None
+        self.staged: StagedWeights | None = None
+
+    def begin(self, session: int) -> None:
+        """A new session: versions of an earlier one mean nothing any more."""
+        self.forget()
+        self._session = session
+
+    def forget(self) -> None:
+        self._session = self._transfer = self.staged = self._newest = self._have = None
+
+    def hint(self, version: Version) -> None:
+        """There is a version; fetch it if it is the newest heard of."""
+        if self._newest is None or version > self._newest:
+            self._newest = version
+        self._start()
+
+    def take(self) -> StagedWeights | None:
+        """The staged version, if there is one; its buffer belongs to the caller until `give_back`."""
+        staged, self.staged = self.staged, None
+        return staged
+
+    def give_back(self, staged: StagedWeights) -> None:
+        """Its buffer may be filled again."""
+        self._spare.append(staged.flat)
+        self._start()
+
+    def retry(self) -> None:
+        """Give the present transfer up; the next `tick` asks again."""
+        self._transfer = None
+
+    def tick(self, now: float) -> None:
+        if self._transfer is not None and now - self._heard_at > TRANSFER_S:
+            log.warning("weights %s stopped arriving; asking again", tuple(self._transfer.version))
+            self._transfer = None
+        self._start()
+
+    def receive(self, message: Weights) -> None:
+        """Take a bucket.
+
+        Raises:
+            ProtocolError: it does not belong here, or its checksum is wrong.
+        """
+        transfer = self._transfer
+        if transfer is None or message.version != transfer.version:
+            return  # of a transfer that was given up
+        if message.bucket == 0:
+            self._check_manifest(message)
+        staged = transfer.receive(message)
+        self._heard_at = time.monotonic()
+        if staged is None:
+            self._ask()
+            return
+        self._transfer = None
+        if self.staged is not None:
+            self._spare.append(self.staged.flat)
+        self.staged = staged
+        self._have = staged.version
+        self._start()
+
+    def gone(self, message: WeightsGone) -> None:
+        """The trainer no longer holds what was asked for."""
+        if self._transfer is not None and message.version == self._transfer.version:
+            self._transfer = None
+            if message.newest is not None:
+                self.hint(message.newest)
+
+    def _start(self) -> None:
+        """Start fetching the newest version unless it is here or something is on its way."""
+        if self._session is None or self._newest is None or self._transfer is not None:
+            return
+        if self._have is not None and self._newest <= self._have:
+            return
+        buffer = self._spare.pop() if self._spare else np.empty(0, dtype=np.uint8)
+        self._transfer = Transfer(self._newest, buffer)
+        self._heard_at = time.monotonic()
+        self._ask()
+
+    def _ask(self) -> None:
+        assert self._session is not None, "a transfer outside of a session"
+        while self._transfer is not None and (window := self._transfer.next_window()) is not None:
+            first, count = window
+            if not self._send(Fetch(self._session, self._transfer.version, first, count)):
+                self._transfer = None  # not connected yet: the next tick asks again

@@ -1,0 +1,167 @@
+"""Scorers that were welcomed, as seen from the trainer: who is alive, who makes progress, who holds which lease."""
+
+import collections
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import zmq
+
+from common.protocol import Hello, Lease, Message, Revoke, Version, Welcome
+from common.transport import CONTROL, Channel
+from trainer.pool import Pool
+from trainer.publisher import Publisher
+from trainer.terms import Terms
+
+log = logging.getLogger(__name__)
+
+MAX_STRIKES = 8  # malformed or misplaced messages before a session is dropped
+
+Sent = zmq.MessageTracker | bool | None
+Send = Callable[[bytes, Message, Channel], Sent]
+
+
+@dataclass
+class Session:
+    """One scorer between its WELCOME and its end."""
+
+    id: int
+    peer: bytes
+    name: str
+    incarnation: int
+    precision: str
+    welcome: Welcome
+    heard_at: float
+    progress_at: float
+    progress: int = 0
+    resident: Version | None = None
+    stuck: bool = False
+    strikes: int = 0
+    leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
+
+
+class Sessions:
+    """Owned by the I/O thread; the figures may be read by others.
+
+    Args:
+        send: (peer, message, channel), False if the peer cannot be reached.
+        events: counters of what happened, by name.
+    """
+
+    def __init__(
+        self, terms: Terms, pool: Pool, publisher: Publisher, send: Send, events: collections.Counter[str]
+    ) -> None:
+        self._terms = terms
+        self._pool = pool
+        self._publisher = publisher
+        self._send = send
+        self._events = events
+        self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_peer.values()))
+
+    def __contains__(self, peer: bytes) -> bool:
+        return peer in self._by_peer
+
+    def get(self, peer: bytes) -> Session | None:
+        return self._by_peer.get(peer)
+
+    def by_id(self, session: int) -> Session | None:
+        return next((known for known in self if known.id == session), None)
+
+    def begin(self, peer: bytes, hello: Hello, welcome: Welcome) -> Session:
+        """A new session; an earlier one of the same scorer ends, and its leases go to others."""
+        for known in self:
+            if known.incarnation == hello.incarnation or known.peer == peer:
+                self.end(known, "says HELLO again", dead=known.peer != peer)
+        now = time.monotonic()
+        session = Session(welcome.session, peer, hello.name, hello.incarnation, hello.precision, welcome, now, now)
+        self._by_peer[peer] = session
+        self._events["scorers joined"] += 1
+        log.info("scorer %s joined: %s, %s", hello.name, hello.device, hello.precision)
+        return session
+
+    def end(self, session: Session, why: str, *, dead: bool) -> None:
+        """Give its leases back. `dead`: nothing it still has queued will ever be read."""
+        if self._by_peer.pop(session.peer, None) is None:
+            return
+        lost = self._pool.held_by(session.id)
+        self._pool.expire(lost)
+        self._publisher.release(session.id, dead=dead)
+        self._events["scorers left"] += 1
+        log.info("scorer %s left: %s; %d leases go to others", session.name, why, len(lost))
+
+    def heard(self, peer: bytes) -> Session:
+        session = self._by_peer[peer]
+        session.heard_at = time.monotonic()
+        return session
+
+    def progressed(self, session: Session, progress: int) -> None:
+        if progress != session.progress:
+            session.progress = progress
+            session.progress_at = time.monotonic()
+            session.stuck = False
+
+    def strike(self, peer: bytes) -> None:
+        """A session that keeps sending nonsense ends."""
+        session = self._by_peer.get(peer)
+        if session is not None:
+            session.strikes += 1
+            if session.strikes >= MAX_STRIKES:
+                self.end(session, "keeps sending nonsense", dead=True)
+
+    def judge(self, now: float) -> None:
+        """Silence is death; no progress while holding leases is stuck. Both give the leases back."""
+        for session in self:
+            if now - session.heard_at > self._terms.silence_s:
+                self.end(session, f"silent for {now - session.heard_at:.0f} s", dead=True)
+                continue
+            oldest = self._pool.oldest_issue(session.id)
+            if oldest is None or session.stuck:
+                continue
+            idle_s = now - max(oldest, session.progress_at)
+            if idle_s > self._terms.lease_s:
+                self._set_aside(session, idle_s)
+
+    def _set_aside(self, session: Session, idle_s: float) -> None:
+        session.stuck = True
+        held = self._pool.held_by(session.id)
+        self._pool.expire(held)
+        self._events["scorers stuck"] += 1
+        log.warning("scorer %s made no progress for %.0f s; its leases go to others", session.name, idle_s)
+        self._send(session.peer, Revoke(tuple(held)), CONTROL)
+
+    def issue_leases(self) -> None:
+        """Give leases to whoever holds the fewest, until nobody may have more."""
+        credits = self._terms.leases_per_scorer * len(self)
+        free = [session for session in self if not session.stuck]
+        held = {session.id: len(self._pool.held_by(session.id)) for session in free}
+        while free:
+            session = min(free, key=lambda one: held[one.id])
+            if held[session.id] >= self._terms.leases_per_scorer:
+                return
+            issued = self._pool.issue(session.id, credits)
+            if issued is None:
+                return
+            held[session.id] += 1
+            generation, deadline_s = self._terms.generation, self._terms.lease_s
+            lease = Lease(issued.lease, generation, issued.start, issued.stop, b"", issued.oldest_step, deadline_s)
+            session.leases[lease.lease] = lease
+            if self._send(session.peer, lease, CONTROL) is False:
+                free.remove(session)
+
+    # -- figures, for any thread --------------------------------------------------------------------------------------
+
+    @property
+    def precisions(self) -> set[str]:
+        return {session.precision for session in self}
+
+    @property
+    def num_resident(self) -> int:
+        """Scorers that hold weights, so that their first chunk is a matter of one forward pass."""
+        return sum(session.resident is not None for session in self)

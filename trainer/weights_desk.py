@@ -1,0 +1,83 @@
+"""Hands weights versions out to scorers that ask for them. Runs on the I/O thread."""
+
+import collections
+
+import zmq
+
+from common.buckets import WINDOW, num_buckets
+from common.protocol import Fetch, Version, VersionHint, Weights, WeightsGone
+from common.transport import CONTROL, WEIGHTS
+from trainer.publisher import Publisher, Slot, Wire
+from trainer.sessions import Send, Sessions
+
+
+class WeightsDesk:
+    """Which version a scorer should have, and its buckets on request.
+
+    Args:
+        wire: "auto", "float32" or "bf16", as asked for.
+    """
+
+    def __init__(self, publisher: Publisher, sessions: Sessions, send: Send, wire: str) -> None:
+        self._publisher = publisher
+        self._sessions = sessions
+        self._send = send
+        self._wire = wire
+        self.announced: collections.deque[Version] = collections.deque(maxlen=4096)
+
+    @property
+    def wire(self) -> Wire:
+        """Dtype of the next push: as asked, or bf16 when no scorer computes in float32. Any thread."""
+        if self._wire != "auto":
+            return "bf16" if self._wire == "bf16" else "float32"
+        precisions = self._sessions.precisions
+        return "bf16" if precisions and "float32" not in precisions else "float32"
+
+    def version_for(self, precision: str) -> Version | None:
+        """The newest version, unless it was rounded to bf16 and a float32 scorer should wait for an exact one."""
+        newest = self._publisher.newest
+        if newest is None or self.is_too_coarse_for(precision):
+            return None
+        return newest.version
+
+    def is_too_coarse_for(self, precision: str) -> bool:
+        newest = self._publisher.newest
+        return newest is not None and self._wire == "auto" and newest.wire == "bf16" and precision == "float32"
+
+    def announce(self, slot: Slot) -> Version:
+        """Tell the scorers of a new version."""
+        version = self._publisher.announce(slot)
+        self.announced.append(version)
+        hint = VersionHint(version, self._publisher.manifest(slot).total_bytes)
+        for session in self._sessions:
+            if self.version_for(session.precision) == version:
+                self._send(session.peer, hint, CONTROL)
+        return version
+
+    def serve(self, peer: bytes, fetch: Fetch) -> None:
+        """Send the buckets asked for, at most a window of them; `peer` is the weights channel's routing id."""
+        session = self._sessions.by_id(fetch.session)
+        if session is None:
+            return  # the control channel tells it to say HELLO again
+        self._sessions.heard(session.peer)
+        slot = self._publisher.open(fetch.version, session.id)
+        if slot is None:
+            self._send(peer, WeightsGone(fetch.version, self.version_for(session.precision)), WEIGHTS)
+            return
+        manifest = self._publisher.manifest(slot)
+        total = num_buckets(manifest.total_bytes)
+        stop = min(fetch.first_bucket + min(fetch.num_buckets, WINDOW), total)
+        for bucket in range(fetch.first_bucket, stop):
+            data, checksum = self._publisher.bucket(slot, bucket)
+            message = Weights(
+                version=fetch.version,
+                bucket=bucket,
+                num_buckets=total,
+                total_bytes=manifest.total_bytes,
+                crc32=checksum,
+                manifest=manifest.rows if bucket == 0 else None,
+                buffer=data,
+            )
+            sent = self._send(peer, message, WEIGHTS)
+            tracker = sent if isinstance(sent, zmq.MessageTracker) else None
+            self._publisher.sent(slot, session.id, tracker, last=bucket == total - 1)
