@@ -21,7 +21,7 @@ from common.protocol.fields import (
 )
 from common.protocol.limits import Limits
 
-SCORES = ("mms", "loss", "entropy", "gradient_norm")
+SCORES = ("mms", "loss", "entropy", "gradient-norm")
 TRANSFERS = ("reference", "payload")
 WIRES = ("float32", "bf16")
 PRECISIONS = ("float32", "bf16", "fp16", "int8")
