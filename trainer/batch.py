@@ -137,6 +137,12 @@ class Gatherer:
         inputs, targets = self.to_device(samples.inputs, samples.targets)
         return Batch(inputs, targets, torch.ones(len(samples), device=self._device), samples.ids, step, origin)
 
+    def shipped_batch(self, positions: np.ndarray, inputs: Tensor, targets: Tensor, step: int, origin: Origin) -> Batch:
+        """A plain batch of samples that came as payload."""
+        ids = self.candidates.order.ids(positions)
+        inputs, targets = self.to_device(inputs, targets)
+        return Batch(inputs, targets, torch.ones(len(ids), device=self._device), ids, step, origin)
+
     def picked_batch(self, picked: Picked, step: int, origin: Origin, num_candidates: int) -> Batch:
         """A batch of selected candidates, by reference or out of the payload."""
         if picked.inputs is None or picked.targets is None:

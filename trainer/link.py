@@ -9,8 +9,9 @@ from torch import nn
 
 from common.config import TrainerOptions
 from common.data.fingerprint import data_fingerprint
-from common.data.source import Source
+from common.data.source import AbsentSplit, Source
 from common.endpoints import port_of, weights_endpoint
+from common.errors import ConfigError
 from common.models import unwrap
 from common.processes import private_folder
 from common.protocol import DEFAULT_LIMITS
@@ -44,7 +45,15 @@ class ScorerLink:
         self._options = options
         chunk_size = options.resolved_chunk_size
         chunks_per_step = options.max_candidates // chunk_size
-        pace = Pace(chunks_per_step, options.max_staleness, options.push_every, plan.first_step, plan.stop_step)
+        self._plan = plan
+        self.ships_all = isinstance(source.train, AbsentSplit)
+        if self.ships_all and (options.transfer, options.payload) != ("payload", "all"):
+            raise ConfigError(
+                f"--transfer {options.transfer} --payload {options.payload}: this trainer's source has no readable "
+                "training samples; use --transfer payload --payload all"
+            )
+        first_step, self.stop_step = (0, options.steps) if self.ships_all else (plan.first_step, plan.stop_step)
+        pace = Pace(chunks_per_step, options.max_staleness, options.push_every, first_step, self.stop_step)
         self.pool = Pool(
             LeaseBook(chunk_size, pace),
             min_candidates=options.batch_size,
@@ -83,6 +92,10 @@ class ScorerLink:
     def push_wanted(self) -> bool:
         return self.service.push_wanted
 
+    def must_wait(self, step: int) -> bool:
+        """Whether nothing but a scored chunk can make this step's batch."""
+        return self.ships_all or (self._options.fallback == "wait" and self._plan.selects(step))
+
     @property
     def num_scorers(self) -> int:
         return len(self.service.sessions)
@@ -99,8 +112,10 @@ class ScorerLink:
 
     # -- feeder thread ------------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """No further step selects: the pool closes and scorers drop what they hold."""
+    def finish_selecting(self) -> None:
+        """No further step selects: the pool closes and scorers drop what they hold, unless they ship what is left."""
+        if self.ships_all:
+            return
         leases = self.pool.finish()
         self._io.post(lambda: self.service.revoke(leases))
 
@@ -125,6 +140,9 @@ class ScorerLink:
 def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generation: int) -> Terms:
     """What scorers of this run are told and must match."""
     sample = source.sample
+    fingerprint = {"model": model_fingerprint(unwrap(model))}
+    if not isinstance(source.train, AbsentSplit):
+        fingerprint |= data_fingerprint(source, options.augment)
     score = METHODS[options.method].score
     return Terms(
         run=options.out.name if options.out is not None else "",
@@ -137,7 +155,7 @@ def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generati
         lowest_is_hard=score in LOWEST_IS_HARD,
         transfer=options.transfer,
         best_k=options.payload_best if options.transfer == "payload" else None,
-        fingerprint={"model": model_fingerprint(unwrap(model)), **data_fingerprint(source, options.augment)},
+        fingerprint=fingerprint,
         sample_shape=tuple(sample.shape),
         sample_dtype=str(sample.dtype).removeprefix("torch."),
         target_shape=tuple(sample.target_shape),

@@ -150,6 +150,17 @@ class Pool:
             self.on_room()
         return taken
 
+    def take_any(self) -> ScoredChunk | None:
+        """The first chunk there is, however old its scores: for plain batches out of the payload."""
+        with self._changed:
+            if not self._chunks:
+                return None
+            start = min(self._chunks)
+            self._book.consume(start)
+            chunk = self._chunks.pop(start)
+        self.on_room()
+        return chunk
+
     def _drop_stale(self, step: int) -> int:
         stale = [
             start for start, chunk in self._chunks.items() if step - chunk.version.step > self._book.pace.max_staleness

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from common.selection.method import Method
 from trainer.batch import Batch, CandidateSet, Gatherer, Origin
@@ -37,6 +39,49 @@ class PlainBatches:
             self._warm = self._gatherer.plain_batch(positions, 0, "plain")
 
 
+class ShippedBatches:
+    """Plain batches for a trainer that cannot read the data: candidates in their order, whatever their scores.
+
+    Positions come in a keyed random order, so a run of them is a uniform sample. Waits for scorers: there is nothing
+    else to train on.
+
+    Args:
+        is_stopping: whether the run ends.
+    """
+
+    def __init__(self, gatherer: Gatherer, pool: Pool, batch_size: int, is_stopping: Callable[[], bool]) -> None:
+        self._gatherer = gatherer
+        self._pool = pool
+        self._batch_size = batch_size
+        self._is_stopping = is_stopping
+        self._positions = np.empty(0, dtype=np.int64)
+        self._inputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def next(self, step: int, origin: Origin = "plain") -> Batch:
+        while len(self._positions) < self._batch_size:
+            self._stock_up()
+        inputs, targets = torch.cat(self._inputs), torch.cat(self._targets)
+        now, later = slice(None, self._batch_size), slice(self._batch_size, None)
+        batch = self._gatherer.shipped_batch(self._positions[now], inputs[now], targets[now], step, origin)
+        self._positions, self._inputs, self._targets = self._positions[later], [inputs[later]], [targets[later]]
+        return batch
+
+    def warm_up(self) -> None:
+        """Nothing to do: what is in the pool is all there is."""
+
+    def _stock_up(self) -> None:
+        while (chunk := self._pool.take_any()) is None:
+            if self._is_stopping():
+                raise Stopped
+            self._pool.wait(WAIT_S)
+        assert chunk.payload is not None, "a trainer without data needs chunks with payload"
+        finite = chunk.scores[chunk.payload.rows].isfinite()
+        self._positions = np.concatenate([self._positions, chunk.positions[chunk.payload.rows[finite].numpy()]])
+        self._inputs.append(chunk.payload.inputs[finite])
+        self._targets.append(chunk.payload.targets[finite])
+
+
 class StaleSourcing:
     """Stale mode: the pool's chunks, or a fallback once the training thread stands still.
 
@@ -49,7 +94,7 @@ class StaleSourcing:
     def __init__(
         self,
         plan: Plan,
-        plain: PlainBatches,
+        plain: PlainBatches | ShippedBatches,
         gatherer: Gatherer,
         pool: Pool,
         method: Method,

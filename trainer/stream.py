@@ -35,7 +35,7 @@ from trainer.figures import Figures, UniformCandidates
 from trainer.fresh import FreshCandidates, FreshSourcing, select_fresh
 from trainer.link import ScorerLink
 from trainer.plan import Plan
-from trainer.sourcing import PlainBatches, StaleSourcing
+from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +95,10 @@ class SelectedBatches:
         candidates = SampleReader(source, augmentation, Order(num, options.seed, "candidates"))
         plain_reader = SampleReader(source, augmentation, Order(num, options.seed, "plain"))
         gatherer = Gatherer(source, candidates, plain_reader, self._device)
-        plain = PlainBatches(gatherer, options.batch_size)
         if options.mode != "stale":
             fresh = FreshSourcing(
                 self.plan,
-                plain,
+                PlainBatches(gatherer, options.batch_size),
                 gatherer,
                 num_candidates=options.max_candidates,
                 chunk_size=options.resolved_chunk_size,
@@ -107,6 +106,9 @@ class SelectedBatches:
             return Feeder(fresh.prepare, 0, options.steps)
         link = ScorerLink(options, source, self._model, self._head, self.plan, self._generation)
         self._link = link
+        plain: PlainBatches | ShippedBatches = PlainBatches(gatherer, options.batch_size)
+        if link.ships_all:
+            plain = ShippedBatches(gatherer, link.pool, options.batch_size, lambda: self._feeder.stopping)
         stale = StaleSourcing(
             self.plan,
             plain,
@@ -118,7 +120,7 @@ class SelectedBatches:
             fallback=options.fallback,
             is_awaited=lambda: self._feeder.is_awaited,
             is_stopping=lambda: self._feeder.stopping,
-            on_finish=link.finish,
+            on_finish=link.finish_selecting,
         )
         return Feeder(stale.prepare, 0, options.steps, wake=link.pool.wake)
 
@@ -166,7 +168,7 @@ class SelectedBatches:
         self.figures.count(batch, selecting=self.plan.selects(batch.step), batch_size=self.options.batch_size)
         self.completed += 1
         self._last_step_at = time.perf_counter()
-        if self._link is None or self.completed >= self.plan.stop_step:
+        if self._link is None or self.completed >= self._link.stop_step:
             return
         if self.completed % self.options.push_every == 0 or self._link.push_wanted:
             self._link.push(self.completed)
@@ -185,7 +187,7 @@ class SelectedBatches:
         """Between two steps, so the weights stand still: push them if nothing announced is fresh enough."""
         if self._stopped:
             raise Stopped
-        if self._link is None or self.options.fallback != "wait" or not self.plan.selects(step):
+        if self._link is None or not self._link.must_wait(step):
             return
         announced = self._link.pool.announced
         if announced is None or announced.step < step - self.options.max_staleness or self._link.push_wanted:
@@ -200,7 +202,7 @@ class SelectedBatches:
 
     def _await_first_scores(self) -> None:
         """Give scorers time to start: a small run would be over before one has imported torch."""
-        if self._link is None or self.plan.num_selecting == 0:
+        if self._link is None or self._link.stop_step == 0:
             return
         link, start_wait_s = self._link, self.options.service.start_wait_s
         log.info("waiting up to %.0f s for the first scored chunk from a scorer at %s", start_wait_s, link.endpoint)

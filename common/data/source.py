@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from common.errors import DataError
+
 
 class Split(Protocol):
     """Samples with the ids 0 .. len - 1, each of the same shape and dtype.
@@ -82,8 +84,9 @@ class Source:
 
     @cached_property
     def sample(self) -> SampleSpec:
-        """Shape and dtype, by looking at training sample 0."""
-        inputs, targets = self.train.fetch(torch.zeros(1, dtype=torch.int64))
+        """Shape and dtype, by looking at training sample 0, or at a held-out one where training samples are absent."""
+        split = self.held_out if isinstance(self.train, AbsentSplit) and self.held_out is not None else self.train
+        inputs, targets = split.fetch(torch.zeros(1, dtype=torch.int64))
         return SampleSpec(
             shape=tuple(inputs.shape[1:]),
             dtype=inputs.dtype,
@@ -107,6 +110,28 @@ class Source:
         scale, shift = _scale_and_shift(self.mean, self.std, inputs.device)
         # mul_ and add_ rather than addcmul: a fused multiply-add rounds differently in vector bodies and their tails.
         return inputs.to(torch.float32).mul_(scale).add_(shift)
+
+
+class AbsentSplit:
+    """Training samples that this process cannot read: scorers ship them as payload.
+
+    For a trainer without the data: its source is `Source(train=AbsentSplit(num_samples), held_out=..., ...)`, and it
+    runs with `--transfer payload`. The number must be that of the scorers' source.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        if num_samples <= 0:
+            raise ValueError(f"num_samples must be greater than 0, got {num_samples}")
+        self._num_samples = num_samples
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def fetch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        raise DataError(
+            "this process cannot read the training data (its source has an AbsentSplit): scorers read them, and the "
+            "trainer gets them with --mode stale --transfer payload"
+        )
 
 
 @lru_cache(maxsize=16)

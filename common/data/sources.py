@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.config import DataOptions
-from common.data.source import Source
+from common.data.source import AbsentSplit, Source
 from common.errors import ConfigError
 from common.imports import import_callable, is_callable_name
 
@@ -66,6 +66,11 @@ def _open_own(options: DataOptions) -> Source:
     where = f"--data {options.data}"
     if not isinstance(source, Source):
         raise ConfigError(f"{where}: must return a common.data.source.Source, got {type(source).__name__}")
+    if isinstance(source.train, AbsentSplit):
+        if source.held_out is None:
+            raise ConfigError(f"{where}: a source without readable training samples needs held-out ones")
+        _check_split(source, source.held_out, f"{where}: held_out")
+        return source
     train = _check_split(source, source.train, f"{where}: train")
     if source.held_out is not None:
         held_out = _check_split(source, source.held_out, f"{where}: held_out")
