@@ -9,7 +9,8 @@ so that a large reply never stands in front of a heartbeat.
 Hazards, as met: PUB with CONFLATE keeps one frame of a multipart message; PUSH loses accepted messages with its peer;
 a ROUTER drops silently what it cannot route unless ROUTER_MANDATORY is set; a peer that reconnects with a fixed
 identity is not heard, so identities are ZeroMQ's own; a high-water mark is not flow control (the kernel's and
-ZeroMQ's buffers hold hundreds of messages behind a mark of 1); binding an ipc path that is in use steals it silently.
+ZeroMQ's buffers hold hundreds of messages behind a mark of 1); binding an ipc path that is in use steals it silently;
+a DEALER with IMMEDIATE drops what it received last if its peer closes at once, so last words wait for their answer.
 """
 
 import collections
@@ -36,6 +37,7 @@ Frames = Sequence[bytes | memoryview]
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 MAX_BATCH = 64  # messages taken from one socket before the others get their turn
 TICK_S = 0.1
+NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)  # enums cost microseconds a frame
 FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
 
 
@@ -61,6 +63,7 @@ class IOThread:
         self._context = zmq.Context()
         self._context.setsockopt(zmq.IO_THREADS, 2)  # one may be busy with a bucket while the other beats
         self._sockets: dict[Channel, zmq.Socket[bytes]] = {}
+        self._poller: zmq.Poller | None = None  # over the sockets; made anew when one comes or goes
         self._tasks: collections.deque[Callable[[], object]] = collections.deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -90,7 +93,11 @@ class IOThread:
             router.close(0)
             raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; choose another --listen") from error
         self._sockets[channel] = router
-        return str(router.getsockopt_string(zmq.LAST_ENDPOINT))
+        bound = str(router.getsockopt_string(zmq.LAST_ENDPOINT))
+        if not endpoint.startswith("tcp://"):
+            return bound
+        # The host as asked for: with IPV6 set, 127.0.0.1 is reported as [::ffff:127.0.0.1].
+        return f"{endpoint.rpartition(':')[0]}:{bound.rpartition(':')[2]}"
 
     def connect(self, channel: Channel, endpoint: str) -> None:
         """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet."""
@@ -100,6 +107,7 @@ class IOThread:
         dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
         dealer.connect(endpoint)
         self._sockets[channel] = dealer
+        self._poller = None
 
     def _new_socket(self, kind: int) -> "zmq.Socket[bytes]":
         created = self._context.socket(kind)
@@ -158,16 +166,23 @@ class IOThread:
         tracker: zmq.MessageTracker | None = None
         try:
             for index, part in enumerate(parts):
-                more = zmq.SNDMORE if index < len(parts) - 1 else 0
+                more = SNDMORE if index < len(parts) - 1 else 0
                 if len(part) >= ZERO_COPY_BYTES:
-                    tracker = own.send(part, zmq.NOBLOCK | more, copy=False, track=True)
+                    tracker = own.send(part, NOBLOCK | more, copy=False, track=True)
                 else:
-                    own.send(part, zmq.NOBLOCK | more)
+                    own.send(part, NOBLOCK | more)
         except (zmq.Again, zmq.ZMQError) as error:
             if isinstance(error, zmq.Again) or error.errno == zmq.EHOSTUNREACH:
                 return False
             raise
         return tracker
+
+    def receive_until(self, holds: Callable[[], bool], timeout_s: float) -> None:
+        """Go on receiving until `holds()` or the time is over. For a handler's `on_stop`: the last words' answers."""
+        deadline = time.monotonic() + timeout_s
+        while not holds() and (left_s := deadline - time.monotonic()) > 0:
+            for channel in self._poll(left_s):
+                self._receive(channel)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -200,11 +215,12 @@ class IOThread:
                 return
 
     def _poll(self, timeout_s: float) -> list[Channel]:
-        poller = zmq.Poller()
-        poller.register(self._wake_out, zmq.POLLIN)
-        for own in self._sockets.values():
-            poller.register(own, zmq.POLLIN)
-        ready = dict(poller.poll(int(timeout_s * 1000) + 1))
+        if self._poller is None:
+            self._poller = zmq.Poller()
+            self._poller.register(self._wake_out, zmq.POLLIN)
+            for own in self._sockets.values():
+                self._poller.register(own, zmq.POLLIN)
+        ready = dict(self._poller.poll(int(timeout_s * 1000) + 1))
         if self._wake_out.fileno() in ready or self._wake_out in ready:
             with contextlib.suppress(BlockingIOError):
                 self._wake_out.recv(4096)
@@ -216,14 +232,15 @@ class IOThread:
             if own is None:
                 return
             try:
-                parts = own.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = _receive_frames(own)
             except zmq.Again:
                 return
-            frames = [part.buffer for part in parts]
-            if own.socket_type == zmq.ROUTER:
+            if own.type == zmq.ROUTER:
                 self._handler.on_message(channel, bytes(frames[0]), frames[1:])
             else:
                 self._handler.on_message(channel, b"", frames)
+            if own.closed or not int(own.get(zmq.EVENTS)) & POLLIN:  # cheaper than to be told by an exception
+                return
 
     def _close(self) -> None:
         for own in self._sockets.values():
@@ -234,3 +251,13 @@ class IOThread:
         self._wake_out.close()
         for lock in self._locks:
             os.close(lock)
+
+
+def _receive_frames(own: "zmq.Socket[bytes]") -> list[memoryview]:
+    """The frames of the next message, not copied. Raises zmq.Again if there is none."""
+    part = own.recv(NOBLOCK, copy=False)
+    frames = [part.buffer]
+    while part.more:
+        part = own.recv(NOBLOCK, copy=False)
+        frames.append(part.buffer)
+    return frames

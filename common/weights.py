@@ -97,6 +97,8 @@ def model_fingerprint(model: nn.Module) -> str:
 
 def copy_tensors(destinations: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its destination, converting dtypes, in as few kernel launches as torch has for it."""
+    if len(destinations) == 0:
+        return  # which the multi-tensor copy refuses
     with torch.no_grad():
         torch._foreach_copy_(list(destinations), list(sources))
 

@@ -72,6 +72,7 @@ class Link:
         self._connect_s = connect_s
         self.changed = threading.Condition()
         self._state = State(heard_at=time.monotonic())
+        self._taken_in: int | None = None  # session of the weights that the main thread loads
         self._next_hello = 0.0
         self._next_beat = 0.0
         self._fetcher = Fetcher(lambda fetch: self._send(fetch, WEIGHTS), check_manifest)
@@ -100,7 +101,7 @@ class Link:
 
     # -- main thread --------------------------------------------------------------------------------------------------
 
-    def next_work(self, resident: Version | None) -> StagedWeights | tuple[Lease, Welcome] | None:
+    def next_work(self) -> StagedWeights | tuple[Lease, Welcome] | None:
         """What to do next: newer weights to load, a lease that the resident weights may serve, or None at the end.
 
         Weights come first: latest wins, and a swap is only ever asked for here, between two chunks.
@@ -110,7 +111,6 @@ class Link:
             PeerTimeout: no trainer was heard for `connect_s`.
         """
         with self.changed:
-            self._state.resident = resident
             while True:
                 state = self._state
                 if state.rejected is not None:
@@ -127,8 +127,9 @@ class Link:
                     raise self._io.error or RuntimeError("the I/O thread ended")
                 if state.welcome is not None:
                     if (staged := self._fetcher.take()) is not None:
+                        self._taken_in = state.welcome.session
                         return staged
-                    if resident is not None and resident.generation == state.welcome.generation:
+                    if (resident := state.resident) is not None:
                         for lease in state.leases.values():
                             if lease.oldest_step <= resident.step:
                                 return lease, state.welcome
@@ -137,7 +138,9 @@ class Link:
     def loaded(self, staged: StagedWeights) -> None:
         """The staged weights were copied into the model: their buffer may be filled again."""
         with self.changed:
-            self._state.resident = staged.version
+            welcome = self._state.welcome
+            if welcome is not None and welcome.session == self._taken_in:
+                self._state.resident = staged.version
         self._io.post(lambda: self._give_back(staged))
 
     def answer(self, lease: Lease, candidates: Candidates) -> None:
@@ -186,9 +189,8 @@ class Link:
         with self.changed:
             state = self._state
             if state.welcome is None:
-                if now >= self._next_hello and state.rejected is None:
-                    self._next_hello = now + HELLO_EVERY_S
-                    self._send(self._hello)
+                if now >= self._next_hello and state.rejected is None and self._send(self._hello):
+                    self._next_hello = now + HELLO_EVERY_S  # without a connection the next tick tries again
                 return
             if now - state.heard_at > state.welcome.silence_s:
                 log.warning("trainer silent for %.0f s; looking for it", now - state.heard_at)
@@ -214,6 +216,7 @@ class Link:
     def _forget_session(self) -> None:
         self._state.welcome = None
         self._state.leases.clear()
+        self._state.resident = None  # the same version of another trainer is of other weights
         self._fetcher.forget()
 
     # Handlers hold `changed`.
@@ -253,6 +256,7 @@ class Link:
 
     def _on_goodbye(self, goodbye: Goodbye) -> None:
         self._state.ended = goodbye.reason
+        self._send(Goodbye("heard"))  # at once, also while a chunk is being scored: the trainer waits for it
 
     def _on_error(self, error: Error) -> None:
         if error.code == "unknown-session":

@@ -30,7 +30,7 @@ def main(options: ScorerOptions) -> int:
 def serve(link: Link, backend: Backend) -> None:
     """Load weights and score leases until `next_work` has no more."""
     session: int | None = None
-    while (work := link.next_work(backend.version)) is not None:
+    while (work := link.next_work()) is not None:
         if isinstance(work, StagedWeights):
             backend.load(work)
             link.loaded(work)

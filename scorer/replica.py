@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.errors import ProtocolError
 from common.models import unwrap
 from common.protocol import Weights
 from common.scoring import Scored, score_candidates
@@ -35,7 +36,12 @@ class Replica:
     def check_manifest(self, message: Weights) -> None:
         """Raise ProtocolError unless these weights fit the model. Any thread."""
         if message.manifest is not None:
-            Manifest(message.manifest).check_matches(self._own)
+            manifest = Manifest(message.manifest)
+            manifest.check_matches(self._own)
+            if message.total_bytes != manifest.total_bytes:
+                raise ProtocolError(
+                    f"weights: {message.total_bytes} bytes announced, their tensors take {manifest.total_bytes}"
+                )
 
     def load(self, staged: StagedWeights) -> None:
         """Swap to a staged version, in place."""

@@ -68,6 +68,7 @@ class Pool:
         self._closed = False
         self.next_step = 0
         self.announced: Version | None = None
+        self.changes = 0  # grows with whatever ends a `wait`
         self.num_arrived = 0  # chunks ever accepted
         self.candidates_arrived = 0
         self.on_room: Callable[[], None] = lambda: None  # called without the lock when leases may be issuable
@@ -101,7 +102,7 @@ class Pool:
             self._chunks[chunk.start] = chunk
             self.num_arrived += 1
             self.candidates_arrived += chunk.stop - chunk.start
-            self._changed.notify_all()
+            self._notify()
             return True
 
     def refuse(self, reason: str) -> None:
@@ -170,15 +171,23 @@ class Pool:
             self._book.drop(start)
         return len(stale)
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until something arrives, `wake` is called or the time is over."""
+    def wait(self, timeout_s: float, seen: int | None = None) -> None:
+        """Sleep until something arrives, `wake` is called or the time is over.
+
+        Args:
+            seen: `changes` as it was before the caller looked; what happened since then ends the wait at once.
+        """
         with self._changed:
-            if not self._closed:
+            if not self._closed and seen in (None, self.changes):
                 self._changed.wait(timeout_s)
 
     def wake(self) -> None:
         with self._changed:
-            self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        self.changes += 1
+        self._changed.notify_all()
 
     def finish(self) -> dict[int, list[int]]:
         """No further step trains on scored candidates: the rest is skipped and nothing more is accepted.
@@ -194,7 +203,7 @@ class Pool:
                 self._closed = True
                 self._chunks.clear()
                 self._book.skip_all()
-            self._changed.notify_all()
+            self._notify()
             return out
 
     # -- figures ------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Slot:
     filling: bool = False
     checksums: dict[int, int] = field(default_factory=dict)
     pins: set[int] = field(default_factory=set)  # sessions that fetch this version
+    abandoned: bool = False  # a dead session left frames of it in its queue
     queued: list[zmq.MessageTracker] = field(default_factory=list)
 
     def is_queued(self) -> bool:
@@ -127,6 +128,7 @@ class Publisher:
         with self._lock:
             slot.filling = False
             self._newest = slot
+            self._replace_abandoned()
             assert slot.version is not None, "announced before it was filled"
             return slot.version
 
@@ -165,9 +167,15 @@ class Publisher:
     def release(self, session: int, *, dead: bool) -> None:
         """A session ended. What it still holds in ZeroMQ's queues is abandoned to it if it is dead."""
         with self._lock:
-            for index, slot in enumerate(self._slots):
-                if session not in slot.pins and not (dead and slot.is_queued()):
-                    continue
+            for slot in self._slots:
                 slot.pins.discard(session)
-                if dead and slot.is_queued() and slot is not self._newest and not slot.filling and not slot.pins:
+                slot.abandoned |= dead and slot.is_queued()
+            self._replace_abandoned()
+
+    def _replace_abandoned(self) -> None:
+        """New memory for slots whose frames a dead session may never take; the newest one's turn comes later."""
+        for index, slot in enumerate(self._slots):
+            if slot.abandoned and slot is not self._newest and not slot.filling and not slot.pins:
+                if slot.is_queued():
                     self._slots[index] = self._new_slot()
+                slot.abandoned = False

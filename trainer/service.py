@@ -37,6 +37,9 @@ from trainer.weights_desk import WeightsDesk
 
 log = logging.getLogger(__name__)
 
+FAREWELL = Goodbye("the trainer has ended")
+FAREWELL_S = 1.0  # for the answers of scorers that are stuck or lost; the others take milliseconds
+
 
 @dataclass
 class Traffic:
@@ -67,6 +70,7 @@ class Service:
         self._pool = pool
         self._io: IOThread
         self._next_beat = 0.0
+        self._is_ending = False
         self.weights_port = 0
         self.traffic = Traffic()
         self.push_wanted = False
@@ -112,8 +116,10 @@ class Service:
         self.sessions.issue_leases()
 
     def on_stop(self) -> None:
+        self._is_ending = True
         for session in self.sessions:
-            self._send(session.peer, Goodbye("the trainer has ended"))
+            self._send(session.peer, FAREWELL)
+        self._io.receive_until(lambda: len(self.sessions) == 0, FAREWELL_S)  # they answer at once
 
     # -- asked by the training and feeder threads, through io.post ----------------------------------------------------
 
@@ -149,6 +155,9 @@ class Service:
             self._send(peer, Error("unknown-session", "say HELLO first"))
 
     def _on_hello(self, peer: bytes, hello: Hello) -> None:
+        if self._is_ending:
+            self._send(peer, FAREWELL)
+            return
         if (mismatch := self._terms.mismatch(hello)) is not None:
             self._reject(peer, *mismatch)
             return

@@ -74,7 +74,7 @@ class ShippedBatches:
         while (chunk := self._pool.take_any()) is None:
             if self._is_stopping():
                 raise Stopped
-            self._pool.wait(WAIT_S)
+            self._pool.wait(WAIT_S, seen)
         assert chunk.payload is not None, "a trainer without data needs chunks with payload"
         finite = chunk.scores[chunk.payload.rows].isfinite()
         self._positions = np.concatenate([self._positions, chunk.positions[chunk.payload.rows[finite].numpy()]])
@@ -128,25 +128,24 @@ class StaleSourcing:
         if self._fallback == "uniform":
             self._plain.warm_up()
         while True:
+            seen = self._pool.changes
             if (batch := self._from_pool(step)) is not None:
                 return batch
             if self._is_stopping():
                 raise Stopped
             if self._is_awaited() and self._fallback != "wait":
                 return self._fall_back(step)
-            self._pool.wait(WAIT_S)
+            self._pool.wait(WAIT_S, seen)
 
     def _from_pool(self, step: int) -> Batch | None:
-        """A batch of what is ready; None if that is too little, or if all of it was dropped by its scorers."""
-        chunks = self._pool.take(step)
-        if not chunks:
-            return None
-        candidates = CandidateSet(chunks)
-        picked = candidates.pick(self._method, self._batch_size)
-        self._last = candidates
-        if len(picked.positions) == 0:
-            return None
-        return self._gatherer.picked_batch(picked, step, "stale", len(candidates))
+        """A batch of what is ready; None if that is too little. Chunks without a single finite score make none."""
+        while chunks := self._pool.take(step):
+            candidates = CandidateSet(chunks)
+            picked = candidates.pick(self._method, self._batch_size)
+            if len(picked.positions):
+                self._last = candidates
+                return self._gatherer.picked_batch(picked, step, "stale", len(candidates))
+        return None
 
     def _fall_back(self, step: int) -> Batch:
         if self._fallback == "reuse" and self._last is not None:

@@ -17,13 +17,14 @@ NUM_PROBES = 2  # with one, a model that drops or squeezes the batch dimension c
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every module has its own flag back, for parts may be frozen while others train."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def check_model(model: nn.Module, sample: SampleSpec, head: nn.Linear, *, name: str | None = None) -> None:

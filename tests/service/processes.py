@@ -126,7 +126,8 @@ class Processes:
     # -- run folders ----------------------------------------------------------------------------------------------
 
     def summary(self, out: str) -> dict[str, Any]:
-        return json.loads((self.folder / out / "summary.json").read_text())  # type: ignore[no-any-return]
+        summary: dict[str, Any] = json.loads((self.folder / out / "summary.json").read_text())
+        return summary
 
     def metrics(self, out: str) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that are complete so far; [] before there is one."""

@@ -1,0 +1,219 @@
+"""Throughput of CANDIDATES with payload through our transport, over bare ZeroMQ sockets that move the same frames.
+
+Two processes, as in a run: this one receives on a ROUTER, `python -m tests.bench.payload` sends from a DEALER. Both
+ways the receiver answers each message with a LEASE and the sender has at most `WINDOW` messages under way.
+"""
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import zmq
+
+from common.arrays import as_array, as_tensor
+from common.processes import private_folder
+from common.protocol import DEFAULT_LIMITS, Candidates, Lease, Version, decode, encode
+from common.transport import CONTROL, Channel, IOThread
+from tests.bench.measure import Cores, Pairs, pinned
+
+CHUNK = 640
+SHAPE = (3, 32, 32)
+WINDOW = 4
+
+
+def candidates(lease: int, inputs: torch.Tensor, targets: torch.Tensor, scores: torch.Tensor) -> Candidates:
+    """A scorer's answer with every sample as payload."""
+    return Candidates(
+        lease=lease,
+        version=Version(1, lease),
+        num=len(scores),
+        dropped=b"",
+        scores=(as_array(scores),),
+        loss_mean=1.0,
+        accuracy=0.5,
+        read_s=0.001,
+        score_s=0.01,
+        inputs=as_array(inputs),
+        targets=as_array(targets),
+    )
+
+
+def lease(number: int) -> Lease:
+    return Lease(number, 1, number * CHUNK, (number + 1) * CHUNK, b"", 0, 60.0)
+
+
+def samples() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    inputs = torch.randint(0, 256, (CHUNK, *SHAPE), dtype=torch.uint8)
+    return inputs, torch.randint(0, 10, (CHUNK,)), torch.rand(CHUNK)
+
+
+# -- the receiving process --------------------------------------------------------------------------------------------
+
+
+class Receiver:
+    """Handler of the trainer's side: frames to message to tensors, a lease back."""
+
+    def __init__(self) -> None:
+        self._io: IOThread
+        self._due = 0
+        self._numbers = itertools.count()
+        self.done = threading.Event()
+        self.taken: tuple[torch.Tensor, ...] = ()
+
+    def expect(self, num: int) -> None:
+        self._due = num
+        self.done.clear()
+
+    def on_start(self, io: IOThread) -> None:
+        self._io = io
+
+    def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
+        message = decode(frames)
+        assert isinstance(message, Candidates)
+        assert message.inputs is not None
+        assert message.targets is not None
+        scores = torch.from_numpy(message.finite_scores()[0].copy())
+        self.taken = (as_tensor(message.inputs), as_tensor(message.targets), scores)
+        self._io.send(channel, encode(lease(next(self._numbers))), peer)
+        self._due -= 1
+        if self._due == 0:
+            self.done.set()
+
+    def on_tick(self, now: float) -> None:
+        pass
+
+    def on_stop(self) -> None:
+        pass
+
+
+def measure_payload_ratio(cores: Cores, *, num_pairs: int, num_messages: int) -> tuple[Pairs, list[tuple[str, str]]]:
+    """Pairs of bytes a second (ours, raw), and rows for the table."""
+    receiver = Receiver()
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(private_folder()))
+        opened.enter_context(pinned(cores.trainer))
+        io = IOThread("bench-io", receiver, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
+        opened.callback(io.stop)
+        io.bind(CONTROL, f"ipc://{folder}/ours")
+        io.start()
+        context = opened.enter_context(zmq.Context())
+        router = opened.enter_context(context.socket(zmq.ROUTER))
+        router.bind(f"ipc://{folder}/raw")
+        sender = opened.enter_context(_sender(folder, cores.scorer))
+        message = candidates(1, *samples())
+        num_bytes = num_messages * sum(len(frame) for frame in encode(message))
+
+        def ours() -> float:
+            receiver.expect(num_messages)
+            started = time.perf_counter()
+            _tell(sender, f"ours {num_messages}")
+            if not receiver.done.wait(120.0):
+                raise RuntimeError("payload through our transport did not arrive")
+            return num_bytes / (time.perf_counter() - started)
+
+        def raw() -> float:
+            answer = encode(lease(1))
+            started = time.perf_counter()
+            _tell(sender, f"raw {num_messages}")
+            for _ in range(num_messages):
+                frames = router.recv_multipart(copy=False)
+                router.send_multipart([frames[0], *answer])
+            return num_bytes / (time.perf_counter() - started)
+
+        for warm in (ours, raw):
+            warm()
+        pairs = Pairs.measure(num_pairs, ours, raw)
+    rows = [
+        ("through our transport, tensors to tensors", f"{np.median(pairs.first) / 1e6:.0f} MB/s"),
+        ("bare sockets, the same frames", f"{np.median(pairs.second) / 1e6:.0f} MB/s"),
+        ("ratio", f"{pairs.ratio:.3f}, quartiles {pairs.spread}"),
+        ("a message", f"{num_bytes / num_messages / 1e6:.2f} MB, {CHUNK} candidates"),
+    ]
+    return pairs, rows
+
+
+@contextlib.contextmanager
+def _sender(folder: Path, core: int | None) -> "Iterator[subprocess.Popen[str]]":
+    with pinned(core):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.payload", str(folder)], stdin=subprocess.PIPE, text=True
+        )
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def _tell(process: "subprocess.Popen[str]", command: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(command + "\n")
+    process.stdin.flush()
+
+
+# -- the sending process ----------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """Handler of the scorer's side: a lease allows one more message."""
+
+    def __init__(self) -> None:
+        self._io: IOThread
+        self._leases = threading.Semaphore(WINDOW)
+        self._samples = samples()
+
+    def on_start(self, io: IOThread) -> None:
+        self._io = io
+
+    def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
+        decode(frames)
+        self._leases.release()
+
+    def on_tick(self, now: float) -> None:
+        pass
+
+    def on_stop(self) -> None:
+        pass
+
+    def send(self, num: int) -> None:
+        """As a scorer answers: the message is made on the main thread and encoded on the I/O thread."""
+        for number in range(num):
+            self._leases.acquire()
+            message = candidates(number, *self._samples)
+            self._io.post(lambda message=message: self._io.send(CONTROL, encode(message)))
+
+
+def main(folder: str) -> None:
+    torch.set_num_threads(1)
+    sender = Sender()
+    io = IOThread("sender-io", sender, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
+    io.connect(CONTROL, f"ipc://{folder}/ours")
+    io.start()
+    frames = encode(candidates(1, *samples()))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.connect(f"ipc://{folder}/raw")
+        credits = WINDOW
+        for line in sys.stdin:
+            kind, num = line.split()
+            if kind == "ours":
+                sender.send(int(num))
+                continue
+            for _ in range(int(num)):
+                while credits == 0 or dealer.poll(0):
+                    dealer.recv_multipart()
+                    credits += 1
+                dealer.send_multipart(frames, copy=False)
+                credits -= 1
+    io.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

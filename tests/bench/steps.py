@@ -1,0 +1,108 @@
+"""The time of a stale training step over that of a plain one, the other core loaded alike."""
+
+import contextlib
+import statistics
+import time
+from typing import Any
+
+from tests.bench.arms import SETTLE_STEPS, Arm, Trainee, open_arm, trainer_options
+from tests.bench.measure import Cores, Pairs
+from tests.bench.sink import Sink, open_sink
+
+
+class StepRatio:
+    """Blocks of stale and of uniform steps, and what shows that the comparison is fair.
+
+    The sink's scorer gets chunks at the rate of the last stale block: the same work beside both, also where a trainer
+    asks for less than its scorer could do. It loads weights once; fetching pushed ones is a cost of the stale arm.
+    """
+
+    def __init__(self, stale: Arm, uniform: Arm, sink: Sink, steps: int) -> None:
+        link = stale.batches._link
+        assert link is not None, "a stale arm has a link"
+        self._link = link
+        self._stale = stale
+        self._uniform = uniform
+        self._sink = sink
+        self._steps = steps
+        self._stale_rates: list[float] = []  # chunks a second
+        self._sink_rates: list[float] = []
+        self._timed_s = 0.0
+        self._waited_s = 0.0
+        self._io_s = 0.0
+        self._stale_cpu: list[float] = []  # seconds of this process a step, all threads
+        self._uniform_cpu: list[float] = []
+
+    def stale_step_s(self) -> float:
+        """Seconds of a step, over a block."""
+        self._stale.advance(SETTLE_STEPS)
+        chunks, waited_s, io_s = self._counters()
+        cpu = time.process_time()
+        seconds = self._stale.advance(self._steps)
+        self._stale_cpu.append((time.process_time() - cpu) / self._steps)
+        after = self._counters()
+        self._stale_rates.append((after[0] - chunks) / seconds)
+        self._waited_s += after[1] - waited_s
+        self._io_s += after[2] - io_s
+        self._timed_s += seconds
+        return seconds / self._steps
+
+    def uniform_step_s(self) -> float:
+        """Seconds of a step, over a block, with the sink's scorer at work."""
+        self._sink.set_rate(self._stale_rates[-1])
+        self._uniform.advance(SETTLE_STEPS)
+        before, started, cpu = self._sink.chunks, time.perf_counter(), time.process_time()
+        seconds = self._uniform.advance(self._steps)
+        self._uniform_cpu.append((time.process_time() - cpu) / self._steps)
+        elapsed_s = time.perf_counter() - started
+        self._sink_rates.append((self._sink.chunks - before) / elapsed_s)
+        self._sink.set_rate(0.0)
+        return seconds / self._steps
+
+    def _counters(self) -> tuple[int, float, float]:
+        """Chunks that arrived, seconds waited for batches, seconds that the I/O thread worked."""
+        return self._link.pool.num_arrived, self._stale.batches._feeder.waited_s, self._link._io.busy_s
+
+    def rows(self, pairs: Pairs) -> list[tuple[str, str]]:
+        """For the table."""
+        figures, summary = self._stale.batches.figures, self._stale.batches.summary()
+        stall_us = 1e6 * summary["push_stall_s"] / summary["pushes"]
+        io_fraction = self._io_s / self._timed_s
+        cpu = Pairs(self._stale_cpu[-len(pairs.first) :], self._uniform_cpu[-len(pairs.first) :])
+        return [
+            ("stale step", f"{1e3 * statistics.median(pairs.first):.3f} ms"),
+            ("uniform step, scorer scores into a sink", f"{1e3 * statistics.median(pairs.second):.3f} ms"),
+            ("ratio", f"{pairs.ratio:.3f}, quartiles {pairs.spread}"),
+            ("ratio of the trainer's CPU time", f"{cpu.ratio:.3f}, quartiles {cpu.spread}; blind to other processes"),
+            ("scored beside stale steps", f"{statistics.median(self._stale_rates):.0f} chunks/s"),
+            ("scored beside uniform steps", f"{statistics.median(self._sink_rates):.0f} chunks/s"),
+            ("candidates per selected", f"{figures.candidates_per_selected:.1f}"),
+            ("stale steps on scored candidates", f"{figures.selected_fraction:.1%}"),
+            ("waited for batches", f"{self._waited_s / self._timed_s:.2%} of the stale blocks"),
+            ("stall of a push", f"{stall_us:.0f} us"),
+            ("I/O thread at work", f"{io_fraction:.1%} of the stale blocks"),
+        ]
+
+
+def measure_step_ratio(
+    workload: dict[str, Any], cores: Cores, *, num_pairs: int, block_s: float
+) -> tuple[Pairs, list[tuple[str, str]]]:
+    """Pairs of (stale, uniform) seconds a step, and rows for the table.
+
+    Default options but for warm-up and annealing, so that every stale step selects.
+
+    Args:
+        block_s: about how long a timed block is.
+    """
+    trainee = Trainee(workload)
+    stale_options = trainer_options(workload)
+    with contextlib.ExitStack() as opened:
+        uniform = opened.enter_context(open_arm(trainee, trainer_options(workload, mode="uniform")))
+        stale = opened.enter_context(open_arm(trainee, stale_options, scorer_core=cores.scorer))
+        sink = opened.enter_context(open_sink(stale_options, cores.scorer))
+        steps = max(10, round(block_s / stale.step_s(30)))
+        bench = StepRatio(stale, uniform, sink, steps)
+        bench.stale_step_s()
+        bench.uniform_step_s()
+        pairs = Pairs.measure(num_pairs, bench.stale_step_s, bench.uniform_step_s)
+        return pairs, bench.rows(pairs)

@@ -1,0 +1,47 @@
+"""What README and the shipped configurations say must work as written."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.config import RunOptions, ScorerOptions, TrainerOptions, load_options
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+KINDS = {"run": RunOptions, "trainer": TrainerOptions, "scorer": ScorerOptions}
+SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = re.findall(r"^marginstream .*$", "\n".join(SHELL_BLOCKS), flags=re.MULTILINE)
+CONFIGS = sorted((ROOT / "deploy" / "configs").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_line_of_the_readme_parses(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, command, *arguments = shlex.split(line, comments=True)
+    load_options(KINDS[command], arguments)
+
+
+def test_the_readme_has_command_lines():
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("kind", [RunOptions, TrainerOptions])
+def test_every_shipped_configuration_loads(path, kind):
+    load_options(kind, ["--config", str(path)])
+
+
+def test_the_program_of_the_readme_trains(tmp_path):
+    program = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert program is not None, "README has no Python example"
+    (tmp_path / "my_net.py").write_text(program.group(1).replace("steps=1000", "steps=150"))
+    result = subprocess.run(
+        [sys.executable, "my_net.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "'steps': 150" in result.stdout
+    assert "'stale'" in result.stdout, "no step trained on scored candidates"

@@ -1,0 +1,130 @@
+"""What the trainer believes of a CANDIDATES message, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import ProtocolError
+from common.protocol import Array, Candidates, Lease, Version, Welcome, decode, encode, pack_mask
+from trainer.intake import scored_chunk
+from trainer.pool import ScoredChunk
+from trainer.terms import Terms
+
+GENERATION = 7
+LEASE = Lease(3, GENERATION, 40, 44, b"", 5, 60.0)
+TERMS = Terms(
+    "", GENERATION, 0, 100, 10, 4, ("mms",), True, "reference", None, {}, (1, 2), "uint8", ()
+)  # fmt: skip
+ANNOUNCED = [Version(GENERATION, step) for step in (4, 5, 6)]
+
+
+def message(**changes: object) -> Candidates:
+    scores = changes.pop("scores", [3.0, 1.0, 2.0, 0.5])
+    fields = {
+        "lease": 3, "version": Version(GENERATION, 6), "num": 4, "dropped": b"", "loss_mean": 0.5, "accuracy": 0.25,
+        "read_s": 0.0, "score_s": 0.0, "scores": (Array.of(np.array(scores, dtype=np.float32)),),
+    }  # fmt: skip
+    return Candidates(**(fields | changes))  # type: ignore[arg-type]
+
+
+def welcome(terms: Terms) -> Welcome:
+    return terms.welcome(1, wire="float32", weights_port=0, version=None)
+
+
+def take(candidates: Candidates, terms: Terms = TERMS) -> ScoredChunk:
+    """As it is taken off the wire."""
+    arrived = decode(encode(candidates))
+    assert isinstance(arrived, Candidates)
+    return scored_chunk(arrived, LEASE, welcome(terms), terms, ANNOUNCED)
+
+
+def payload_terms(best_k: int | None = None) -> Terms:
+    return replace(TERMS, transfer="payload", best_k=best_k)
+
+
+def shipped(num: int = 4, **changes: object) -> dict[str, object]:
+    inputs = np.arange(2 * num, dtype=np.uint8).reshape(num, 1, 2)
+    return {"inputs": Array.of(inputs), "targets": Array.of(np.arange(num, dtype=np.int64)), **changes}
+
+
+def test_scores_become_a_chunk_of_the_leases_positions() -> None:
+    chunk = take(message())
+    assert (chunk.start, chunk.stop, chunk.version) == (40, 44, Version(GENERATION, 6))
+    assert chunk.scores.tolist() == [3, 1, 2, 0.5]
+    assert chunk.scores.dtype == torch.float32
+    assert (chunk.loss_mean, chunk.accuracy, chunk.payload) == (0.5, 0.25, None)
+
+
+def test_listed_candidates_come_back_as_nan() -> None:
+    chunk = take(message(scores=[3, float("nan"), 2, 7], dropped=pack_mask(np.array([False, True, False, True]))))
+    assert chunk.scores.isnan().tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scores": [1, float("nan"), 2, 3]}, "1 scores mms are not finite"),
+        ({"scores": [1, float("inf"), 2, 3]}, "not finite"),
+        ({"version": Version(GENERATION, 4)}, "older than their lease allows"),
+        ({"version": Version(GENERATION, 9)}, "never announced"),
+        ({"version": Version(GENERATION - 1, 6)}, "generation 6"),
+        ({"lease": 4}, "answer lease 3"),
+        ({"num": 3, "scores": [1, 2, 3]}, "wants 4 scores, got 3"),
+        ({"scores": [1, 2, 3, 4], **shipped()}, "got a payload"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ProtocolError, match=says):
+        take(message(**changes))
+
+
+def test_the_number_of_scores_is_the_one_that_was_agreed() -> None:
+    two = (message().scores[0], message().scores[0])
+    candidates = replace(message(), scores=two)
+    with pytest.raises(ProtocolError, match="the scores are mms, got 2"):
+        take(candidates)
+
+
+def test_a_payload_of_all_becomes_tensors_over_the_frames() -> None:
+    chunk = take(message(**shipped()), payload_terms())
+    assert chunk.payload is not None
+    assert chunk.payload.rows.tolist() == [0, 1, 2, 3]
+    assert chunk.payload.inputs.tolist() == [[[0, 1]], [[2, 3]], [[4, 5]], [[6, 7]]]
+    assert chunk.payload.inputs.dtype == torch.uint8
+    assert chunk.payload.targets.tolist() == [0, 1, 2, 3]
+
+
+def test_a_payload_of_the_best_says_which_they_are() -> None:
+    rows = Array.of(np.array([3, 1], dtype=np.int32))
+    chunk = take(message(**shipped(2, rows=rows)), payload_terms(best_k=2))
+    assert chunk.payload is not None
+    assert chunk.payload.rows.tolist() == [3, 1]
+    assert chunk.payload.rows.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("changes", "best_k", "says"),
+    [
+        ({}, None, "got no payload"),
+        (shipped(inputs=Array.of(np.zeros((4, 1, 3), np.uint8))), None, r"payload inputs are uint8 \(1, 3\)"),
+        (shipped(inputs=Array.of(np.zeros((4, 1, 2), np.float32))), None, "payload inputs are float32"),
+        (shipped(targets=Array.of(np.zeros((4, 2), np.int64))), None, r"payload targets are int64 \(2,\)"),
+        (shipped(targets=Array.of(np.zeros(4, np.int32))), None, "payload targets are int32"),
+        (shipped(), 2, "got no rows"),
+        (shipped(2, rows=Array.of(np.array([1, 1], np.int32))), 2, "different ones"),
+        (shipped(2, rows=Array.of(np.array([1, 4], np.int32))), 2, r"in \[0, 4\)"),
+        (shipped(3, rows=Array.of(np.array([0, 1, 2], np.int32))), 2, "at most 2"),
+    ],
+)
+def test_a_payload_other_than_agreed_is_refused(changes: dict[str, object], best_k: int | None, says: str) -> None:
+    with pytest.raises(ProtocolError, match=says):
+        take(message(**changes), payload_terms(best_k))
+
+
+def test_a_payload_row_that_was_dropped_is_refused() -> None:
+    mask = pack_mask(np.array([False, True, False, False]))
+    rows = Array.of(np.array([0, 1], dtype=np.int32))
+    with pytest.raises(ProtocolError, match="not dropped"):
+        take(message(dropped=mask, **shipped(2, rows=rows)), payload_terms(best_k=2))

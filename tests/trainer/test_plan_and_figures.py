@@ -1,0 +1,84 @@
+"""Which steps select, and the numbers of the summary."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from common.config import TrainerOptions
+from trainer.batch import Batch, Origin
+from trainer.figures import Figures, UniformCandidates
+from trainer.plan import Plan
+
+
+def plan(**options: object) -> Plan:
+    return Plan.of(TrainerOptions.model_validate(options))
+
+
+def batch(origin: Origin, num: int = 4, *, staleness: list[int] | None = None, candidates: int = 0) -> Batch:
+    ones = torch.ones(num)
+    stale = np.array(staleness or [], dtype=np.int64)
+    return Batch(ones, ones.long(), ones, np.arange(num), 0, origin, stale, candidates)
+
+
+def test_warm_up_and_annealing_are_fractions_of_the_steps() -> None:
+    made = plan(steps=200)
+    assert made == Plan(200, 10, 180)
+    assert [made.selects(step) for step in (0, 9, 10, 179, 180, 199)] == [False, False, True, True, False, False]
+    assert made.num_selecting == 170
+
+
+@pytest.mark.parametrize(("warmup", "anneal", "selecting"), [(0, 0, 7), (1, 0, 0), (0, 1, 0), (0.5, 0.5, 0)])
+def test_any_allowed_fractions_give_bounds_in_order(warmup: float, anneal: float, selecting: int) -> None:
+    made = plan(steps=7, selection={"warmup_fraction": warmup, "anneal_fraction": anneal})
+    assert 0 <= made.first_step <= made.stop_step <= 7
+    assert made.num_selecting == selecting == sum(made.selects(step) for step in range(7))
+
+
+def test_uniform_mode_selects_at_no_step() -> None:
+    made = plan(steps=50, mode="uniform", method="uniform")
+    assert not any(made.selects(step) for step in range(50))
+
+
+def test_figures_of_a_run_by_hand() -> None:
+    figures = Figures()
+    for one, selecting in (
+        (batch("plain"), False),
+        (batch("stale", staleness=[1, 1, 3, 3], candidates=16), True),
+        (batch("stale", 2, staleness=[5, 5], candidates=8), True),
+        (batch("reused", staleness=[4, 4, 4, 4]), True),
+        (batch("fallback"), True),
+    ):
+        figures.count(one, selecting=selecting, batch_size=4)
+    assert figures.steps == 5
+    assert figures.samples_trained == 18
+    assert figures.selected_fraction == 3 / 4
+    assert figures.candidates_per_selected == 24 / 6
+    assert figures.reused_samples == 4
+    assert figures.fallbacks == 2
+    assert figures.short_batches == 1
+    assert figures.staleness_mean == pytest.approx((1 + 1 + 3 + 3 + 5 + 5 + 4 * 4) / 10)
+    assert figures.staleness_max == 5
+    assert figures.origins == {"plain": 1, "stale": 2, "reused": 1, "fallback": 1}
+
+
+def test_figures_of_nothing_are_zero_and_not_an_error() -> None:
+    figures = Figures()
+    assert (figures.selected_fraction, figures.candidates_per_selected, figures.staleness_mean) == (0, 0, 0)
+    assert (figures.staleness_max, figures.fallbacks) == (0, 0)
+
+
+def test_fresh_batches_are_selected_with_staleness_zero() -> None:
+    figures = Figures()
+    figures.count(batch("fresh", staleness=[0] * 4, candidates=40), selecting=True, batch_size=4)
+    assert (figures.selected_fraction, figures.candidates_per_selected, figures.staleness_mean) == (1, 10, 0)
+
+
+def test_means_over_uniform_candidates_weigh_samples_and_start_anew_after_each_look() -> None:
+    uniform = UniformCandidates()
+    uniform.add(10, 1.0, 0.5)
+    uniform.add(30, 3.0, None)
+    uniform.add(5, math.nan, math.nan)
+    assert uniform.take() == {"loss/uniform": 2.5, "accuracy/uniform": 0.5}
+    assert uniform.take() == {}
