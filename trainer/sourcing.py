@@ -71,10 +71,12 @@ class ShippedBatches:
         """Nothing to do: what is in the pool is all there is."""
 
     def _stock_up(self) -> None:
+        seen = self._pool.changes
         while (chunk := self._pool.take_any()) is None:
             if self._is_stopping():
                 raise Stopped
             self._pool.wait(WAIT_S, seen)
+            seen = self._pool.changes
         assert chunk.payload is not None, "a trainer without data needs chunks with payload"
         finite = chunk.scores[chunk.payload.rows].isfinite()
         self._positions = np.concatenate([self._positions, chunk.positions[chunk.payload.rows[finite].numpy()]])
