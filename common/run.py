@@ -23,11 +23,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from common.config import TrainerOptions
 from common.environment import describe_environment
+from common.errors import MarginstreamError
 from common.run_folder import (
     ENVIRONMENT,
     METRICS,
     SUMMARY,
     claim_folder,
+    discard_folder,
     is_supervised,
     next_generation,
     replace_file,
@@ -113,6 +115,9 @@ class Run:
             logger.error("ended at step %d by %s: %s", self.step, kind.__name__, error)
         self._metrics = self._curves = None
         self._closing.close()
+        never_trained = self.step == 0 and isinstance(error, MarginstreamError)
+        if never_trained and not is_supervised(self.options, self.folder):  # else the supervisor does it
+            discard_folder(self.folder)
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens after this one; 0 is never."""

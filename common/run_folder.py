@@ -1,9 +1,11 @@
 """The folder of one run: who may use it, and files in it that are whole or absent."""
 
+import contextlib
 import json
 import math
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,16 @@ def _claim_default(wanted: Path) -> Path:
             raise ConfigError(f"cannot make the run folder {folder}: {error.strerror}; name one with --out") from error
         else:
             return folder.absolute()
+
+
+def discard_folder(folder: Path) -> None:
+    """Takes back the folder of a run that never trained, so that the corrected command may name it again."""
+    for pattern in ("options*.toml", "*.log", ENVIRONMENT, GENERATION, METRICS, SUMMARY, "model.pt", "trace.jsonl"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # unless it holds something that is not ours
 
 
 def next_generation(folder: Path) -> int:

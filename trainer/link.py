@@ -94,6 +94,7 @@ class ScorerLink:
 
     def must_wait(self, step: int) -> bool:
         """Whether nothing but a scored chunk can make this step's batch."""
+        self._check_alive()
         return self.ships_all or (self._options.fallback == "wait" and self._plan.selects(step))
 
     @property
@@ -102,6 +103,7 @@ class ScorerLink:
 
     def push(self, step: int) -> None:
         """Copy the weights as they are after `step` optimiser steps and have them announced."""
+        self._check_alive()
         self.service.push_wanted = False
         exact = self._options.fallback == "wait"
         slot = self._publisher.push(
@@ -109,6 +111,10 @@ class ScorerLink:
         )
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))
+
+    def _check_alive(self) -> None:
+        if not self._io.alive:
+            raise RuntimeError("the trainer's I/O thread has ended; no scorer can be heard") from self._io.error
 
     # -- feeder thread ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from common.experiment.display import make_display, short
 from common.experiment.progress import Progress
 from common.experiment.supervise import BAD_INPUT, Outcome, Watch, go_silent, supervise
 from common.processes import private_folder
-from common.run_folder import METRICS, SUMMARY, claim_folder, default_out, write_options
+from common.run_folder import SUMMARY, claim_folder, default_out, discard_folder, write_options
 
 DRY_ENDPOINT = "ipc://PRIVATE/trainer"
 
@@ -57,7 +57,7 @@ def main(options: RunOptions) -> int:
         untouched = outcome.code == BAD_INPUT and not progress.is_training
         _report(outcome, folder, is_kept=not untouched)
     if untouched:
-        _discard(folder)
+        discard_folder(folder)
     return outcome.code
 
 
@@ -145,13 +145,3 @@ def _say(text: str) -> None:
         sys.stdout.flush()
     except OSError:
         go_silent()
-
-
-def _discard(folder: Path) -> None:
-    """Takes back the folder of a run that never trained, so that the corrected command may name it again."""
-    for pattern in ("options*.toml", "*.log", "environment.json", "generation", METRICS, SUMMARY, "model.pt"):
-        for path in folder.glob(pattern):
-            path.unlink()
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()  # unless it holds something that is not ours

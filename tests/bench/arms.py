@@ -34,7 +34,7 @@ DIGITS: dict[str, Any] = {"data": "digits", "model": "small"}
 
 def trainer_options(workload: dict[str, Any], **more: Any) -> TrainerOptions:
     """Options of an arm that selects in every step and never ends by itself. One thread, a constant small rate."""
-    common = {
+    common: dict[str, Any] = {
         "steps": 10**9,
         "threads": 1,
         "device": "cpu",

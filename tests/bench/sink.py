@@ -28,6 +28,7 @@ from trainer.loop import make_model
 from trainer.plan import Plan
 
 FOREVER = 10**9  # steps; also as staleness, since a sink never pushes again
+START_S = 120.0  # for importing torch, opening the data and the first chunk
 
 
 class Sink:
@@ -68,17 +69,20 @@ def open_sink(options: TrainerOptions, core: int | None) -> Iterator[Sink]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-        opened.callback(process.wait)
         assert process.stdin is not None
-        opened.callback(process.stdin.close)
+        assert process.stdout is not None
+        opened.callback(process.stdout.close)
+        opened.callback(process.wait)
+        opened.callback(process.stdin.close)  # its end of the commands ends the sink
         process.stdin.write(json.dumps(options.dump()) + "\n")
         process.stdin.flush()
         opened.enter_context(scorer_process(options, options.listen or "", core))
         sink = Sink(process)
         sink.set_rate(0.0)
+        deadline = time.monotonic() + START_S
         while sink.chunks == 0:
-            if process.poll() is not None:
-                raise RuntimeError(f"the sink ended with {process.returncode}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the sink's scorer scored nothing in {START_S:.0f} s")
             time.sleep(0.05)
         yield sink
 

@@ -351,7 +351,7 @@ def test_stop_is_bounded_by_a_peer_that_does_not_read(opened: contextlib.ExitSta
 
 
 def test_stop_is_bounded_by_a_handler_that_hangs(folder: Path, opened: contextlib.ExitStack) -> None:
-    server, bound = trainer(opened, f"ipc://{folder}/t")
+    server, _ = trainer(opened, f"ipc://{folder}/t")
     hangs, goes_on = threading.Event(), threading.Event()
     server.io.post(lambda: (hangs.set(), goes_on.wait(WITHIN_S)))
     assert hangs.wait(WITHIN_S)

@@ -1,5 +1,6 @@
 """Weights as one flat buffer: its layout, the round trip, and whose weights fit whose model."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -180,7 +181,7 @@ def test_buckets_cover_the_buffer_exactly_once(total: int) -> None:
     spans = [bucket_span(bucket, total) for bucket in range(num_buckets(total))]
     assert spans[0][0] == 0
     assert spans[-1][1] == total
-    assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
     assert all(stop - start <= BUCKET_BYTES for start, stop in spans)
 
 

@@ -14,7 +14,11 @@ def scored(
     start: int, num: int = 4, *, step: int = 0, scores: list[float] | None = None, payload: Payload | None = None
 ) -> ScoredChunk:
     """A chunk whose scores are given, or equal its positions."""
-    values: Tensor = torch.arange(start, start + num, dtype=torch.float32) if scores is None else torch.tensor(scores, dtype=torch.float32)
+    values: Tensor = (
+        torch.arange(start, start + num, dtype=torch.float32)
+        if scores is None
+        else torch.tensor(scores, dtype=torch.float32)
+    )
     return ScoredChunk(start, start + num, Version(GENERATION, step), values, payload=payload)
 
 

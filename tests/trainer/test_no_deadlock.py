@@ -59,9 +59,7 @@ class Simulation:
             options.chunks_per_step, options.max_staleness, options.push_every, options.first_step, options.stop_step
         )
         self.book = LeaseBook(CHUNK, pace)
-        self.pool = Pool(
-            self.book, min_candidates=CHUNK, chunks_per_step=options.chunks_per_step, exact=options.exact
-        )
+        self.pool = Pool(self.book, min_candidates=CHUNK, chunks_per_step=options.chunks_per_step, exact=options.exact)
         self.terms = Terms(
             "", GENERATION, 0, 100, 2, CHUNK, ("mms",), True, "reference", None, {}, (2,), "float32", (),
             leases_per_scorer=options.leases_per_scorer,

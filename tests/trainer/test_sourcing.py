@@ -14,8 +14,8 @@ from tests.trainer.chunks import GENERATION, fill, make_pool, scored
 from tests.trainer.test_batch import NUM, make_gatherer
 from trainer.batch import Batch
 from trainer.feeder import Stopped
-from trainer.fresh import FreshCandidates, FreshSourcing, select_fresh
 from trainer.figures import UniformCandidates
+from trainer.fresh import FreshCandidates, FreshSourcing, select_fresh
 from trainer.plan import Plan
 from trainer.pool import Pool
 from trainer.sourcing import PlainBatches, StaleSourcing
@@ -209,9 +209,7 @@ def test_chunks_whose_candidates_were_all_dropped_make_no_batch() -> None:
 
 def test_fresh_candidates_are_the_chunks_that_scorers_would_be_leased() -> None:
     gatherer = make_gatherer()
-    fresh = FreshSourcing(
-        Plan(9, 1, 8), PlainBatches(gatherer, B), gatherer, num_candidates=8, chunk_size=4
-    )
+    fresh = FreshSourcing(Plan(9, 1, 8), PlainBatches(gatherer, B), gatherer, num_candidates=8, chunk_size=4)
     assert fresh.prepare(0).origin == "plain"  # type: ignore[union-attr]
     first, second = fresh.prepare(1), fresh.prepare(2)
     assert isinstance(first, FreshCandidates)
