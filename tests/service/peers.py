@@ -1,4 +1,4 @@
-"""Peers that speak the protocol over raw sockets, as a test tells them: a scorer for a trainer, a trainer for a Link."""
+"""Peers that speak the protocol over raw sockets as a test tells them: a scorer for a trainer, a trainer for a Link."""
 
 import contextlib
 import itertools

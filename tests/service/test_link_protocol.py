@@ -189,8 +189,7 @@ def test_the_latest_version_wins(trainer: HandMadeTrainer, link: Link) -> None:
     fetch = trainer.fetched()
     for step in (2, 3, 4):
         trainer.say(VersionHint(version(step), 1000))
-    trainer.say(Error("unexpected", "a mark in the order of messages"))
-    trainer.say(lease(1))
+    trainer.say(lease(1, oldest_step=4))
     while trainer.hear(Heartbeat).leases != (1,):
         pass
     trainer.serve(fetch)
