@@ -79,8 +79,10 @@ class CandidateSet:
 
     def pick(self, method: Method, num: int, *, oldest_step: int = 0) -> Picked:
         """Select up to `num` candidates scored with weights of at least `oldest_step`; fewer if fewer are left."""
-        fresh_enough = torch.from_numpy(self.version_steps >= oldest_step)
-        selection = method.select(self.scores.where(fresh_enough, torch.nan), num)
+        scores = self.scores
+        if oldest_step > self.version_steps.min():
+            scores = scores.where(torch.from_numpy(self.version_steps >= oldest_step), torch.nan)
+        selection = method.select(scores, num)
         self.scores[selection.indices] = torch.nan
         rows = selection.indices.numpy()
         inputs, targets = self._shipped(rows)

@@ -132,6 +132,8 @@ class Pool:
     def advance(self, next_step: int) -> None:
         """The feeder now gathers for `next_step`; leases may look that much further ahead."""
         with self._changed:
+            if self.next_step == next_step:
+                return  # `take` was there before: no need to wake the I/O thread
             self.next_step = next_step
         self.on_room()
 

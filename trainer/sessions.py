@@ -132,6 +132,7 @@ class Sessions:
         session.stuck = True
         held = self._pool.held_by(session.id)
         self._pool.expire(held)
+        session.leases.clear()
         self._events["scorers stuck"] += 1
         log.warning("scorer %s made no progress for %.0f s; its leases go to others", session.name, idle_s)
         self._send(session.peer, Revoke(tuple(held)), CONTROL)

@@ -50,9 +50,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print_table(f"bytes per candidate by reference, {CANDIDATES} candidates for {BATCH_SIZE}", counted.rows())
     result["bytes_per_candidate"] = round(counted.control, 2)
 
-    pairs, rows = measure_payload_ratio(cores, num_pairs=num_pairs, num_messages=20 if chosen.quick else 400)
-    print_table("payload over raw multipart ZeroMQ", rows)
-    result["payload_ratio"] = round(pairs.ratio, 3)
+    for size, num_messages in (("cifar", 400), ("imagenet", 60)):
+        num = 20 if chosen.quick else num_messages
+        pairs, rows = measure_payload_ratio(cores, size, num_pairs=num_pairs, num_messages=num)
+        print_table(f"payload over raw multipart ZeroMQ, {size}", rows)
+        result[f"payload_ratio_{size}"] = round(pairs.ratio, 3)
+    result["payload_ratio"] = min(result["payload_ratio_cifar"], result["payload_ratio_imagenet"])
 
     result |= {"load_after": os.getloadavg(), "machine": machine()}
     print(json.dumps(result))

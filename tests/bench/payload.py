@@ -23,8 +23,7 @@ from common.protocol import DEFAULT_LIMITS, Candidates, Lease, Version, decode, 
 from common.transport import CONTROL, Channel, IOThread
 from tests.bench.measure import Cores, Pairs, pinned
 
-CHUNK = 640
-SHAPE = (3, 32, 32)
+SIZES = {"cifar": (640, (3, 32, 32)), "imagenet": (128, (3, 224, 224))}  # candidates in a chunk, and their shape
 WINDOW = 4
 
 
@@ -46,12 +45,13 @@ def candidates(lease: int, inputs: torch.Tensor, targets: torch.Tensor, scores: 
 
 
 def lease(number: int) -> Lease:
-    return Lease(number, 1, number * CHUNK, (number + 1) * CHUNK, b"", 0, 60.0)
+    return Lease(number, 1, number * 640, (number + 1) * 640, b"", 0, 60.0)
 
 
-def samples() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    inputs = torch.randint(0, 256, (CHUNK, *SHAPE), dtype=torch.uint8)
-    return inputs, torch.randint(0, 10, (CHUNK,)), torch.rand(CHUNK)
+def samples(size: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    num, shape = SIZES[size]
+    inputs = torch.randint(0, 256, (num, *shape), dtype=torch.uint8)
+    return inputs, torch.randint(0, 10, (num,)), torch.rand(num)
 
 
 # -- the receiving process --------------------------------------------------------------------------------------------
@@ -93,8 +93,10 @@ class Receiver:
         pass
 
 
-def measure_payload_ratio(cores: Cores, *, num_pairs: int, num_messages: int) -> tuple[Pairs, list[tuple[str, str]]]:
-    """Pairs of bytes a second (ours, raw), and rows for the table."""
+def measure_payload_ratio(
+    cores: Cores, size: str, *, num_pairs: int, num_messages: int
+) -> tuple[Pairs, list[tuple[str, str]]]:
+    """Pairs of bytes a second (ours, raw) for a key of SIZES, and rows for the table."""
     receiver = Receiver()
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))
@@ -106,8 +108,8 @@ def measure_payload_ratio(cores: Cores, *, num_pairs: int, num_messages: int) ->
         context = opened.enter_context(zmq.Context())
         router = opened.enter_context(context.socket(zmq.ROUTER))
         router.bind(f"ipc://{folder}/raw")
-        sender = opened.enter_context(_sender(folder, cores.scorer))
-        message = candidates(1, *samples())
+        sender = opened.enter_context(_sender(folder, size, cores.scorer))
+        message = candidates(1, *samples(size))
         num_bytes = num_messages * sum(len(frame) for frame in encode(message))
 
         def ours() -> float:
@@ -134,16 +136,16 @@ def measure_payload_ratio(cores: Cores, *, num_pairs: int, num_messages: int) ->
         ("through our transport, tensors to tensors", f"{np.median(pairs.first) / 1e6:.0f} MB/s"),
         ("bare sockets, the same frames", f"{np.median(pairs.second) / 1e6:.0f} MB/s"),
         ("ratio", f"{pairs.ratio:.3f}, quartiles {pairs.spread}"),
-        ("a message", f"{num_bytes / num_messages / 1e6:.2f} MB, {CHUNK} candidates"),
+        ("a message", f"{num_bytes / num_messages / 1e6:.2f} MB, {SIZES[size][0]} candidates of {SIZES[size][1]}"),
     ]
     return pairs, rows
 
 
 @contextlib.contextmanager
-def _sender(folder: Path, core: int | None) -> "Iterator[subprocess.Popen[str]]":
+def _sender(folder: Path, size: str, core: int | None) -> "Iterator[subprocess.Popen[str]]":
     with pinned(core):
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.payload", str(folder)], stdin=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.bench.payload", str(folder), size], stdin=subprocess.PIPE, text=True
         )
     assert process.stdin is not None
     try:
@@ -165,10 +167,10 @@ def _tell(process: "subprocess.Popen[str]", command: str) -> None:
 class Sender:
     """Handler of the scorer's side: a lease allows one more message."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: str) -> None:
         self._io: IOThread
         self._leases = threading.Semaphore(WINDOW)
-        self._samples = samples()
+        self._samples = samples(size)
 
     def on_start(self, io: IOThread) -> None:
         self._io = io
@@ -191,13 +193,13 @@ class Sender:
             self._io.post(lambda message=message: self._io.send(CONTROL, encode(message)))
 
 
-def main(folder: str) -> None:
+def main(folder: str, size: str) -> None:
     torch.set_num_threads(1)
-    sender = Sender()
+    sender = Sender(size)
     io = IOThread("sender-io", sender, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
     io.connect(CONTROL, f"ipc://{folder}/ours")
     io.start()
-    frames = encode(candidates(1, *samples()))
+    frames = encode(candidates(1, *samples(size)))
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.connect(f"ipc://{folder}/raw")
         credits = WINDOW
@@ -216,4 +218,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
