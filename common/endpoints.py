@@ -22,7 +22,7 @@ def claim_ipc_path(path: Path) -> int:
     if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
         raise EndpointError(f"ipc path {path} is longer than {MAX_IPC_PATH_BYTES} bytes; choose a shorter --listen")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         folder = path.parent.stat()
     except OSError as error:
         raise EndpointError(f"cannot make folder {path.parent} for the ipc endpoint: {error.strerror}") from error

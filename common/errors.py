@@ -39,6 +39,12 @@ class Rejected(MarginstreamError):
         self.field = field
 
 
+class TrainingDiverged(MarginstreamError, ArithmeticError):
+    """Losses or scores are no longer finite: nothing can be selected and nothing learned."""
+
+    exit_code = 5
+
+
 class PeerTimeout(MarginstreamError, TimeoutError):
     """The other side was silent past a deadline. The message says who, for how long, and what would end it."""
 

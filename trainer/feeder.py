@@ -35,6 +35,7 @@ class Feeder(Generic[T]):
         self.is_awaited = False  # the training thread stands still
         self.stopping = False
         self.waited_s = 0.0
+        self.waited_until = 0.0  # end of the last wait, by time.perf_counter
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
 
     def start(self) -> None:
@@ -73,7 +74,8 @@ class Feeder(Generic[T]):
                 while_waiting(time.perf_counter() - started)
         finally:
             self.is_awaited = False
-            self.waited_s += time.perf_counter() - started
+            self.waited_until = time.perf_counter()
+            self.waited_s += self.waited_until - started
 
     def _run(self) -> None:
         try:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.errors import TrainingDiverged
 from common.scoring import score_candidates
 from common.selection.method import Method
 from trainer.batch import Batch, Gatherer
@@ -76,6 +77,11 @@ def select_fresh(
         uniform.add(scored.num, scored.loss_mean, scored.accuracy)
         scores.append(scored.scores[method.score])
     selection = method.select(torch.cat(scores), batch_size)
+    if len(selection.indices) == 0:
+        raise TrainingDiverged(
+            f"step {step}: none of {len(candidates.ids)} candidates has a finite score; lower --lr or set "
+            "--optim.clip-norm"
+        )
     rows = selection.indices.to(candidates.chunks[0][0].device)
     inputs = torch.cat([chunk[0] for chunk in candidates.chunks])[rows]
     targets = torch.cat([chunk[1] for chunk in candidates.chunks])[rows]

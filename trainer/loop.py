@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.config import TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
-from common.errors import ConfigError
+from common.errors import ConfigError, TrainingDiverged
 from common.models import build_model, unwrap
 from common.run import Run
 from trainer.evaluate import evaluate
@@ -46,9 +47,9 @@ def main(options: TrainerOptions) -> int:
         if stopped_by:
             summary["stopped_by"] = stopped_by[0].name
         torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
-    summary["words"] = closing_words(summary)
+        summary["words"] = closing_words(summary)
+        log.info("%s Run folder: %s", summary["words"], run.folder)
     run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
-    log.info("%s", summary["words"])
     return 128 + stopped_by[0] if stopped_by else 0
 
 
@@ -77,7 +78,9 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
                 evaluation, accuracy_at = evaluate(model, source, device=device), run.step
             run.log({"accuracy/held_out": evaluation.accuracy, "loss/held_out": evaluation.loss})
         if run.due(options.log.log_every) or run.step == 1:
-            figures = {**means.take(), "lr": schedule.get_last_lr()[0], **batches.curves(), **run.timing.shares()}
+            losses = means.take()
+            check_finite(losses, run.step)
+            figures = {**losses, "lr": schedule.get_last_lr()[0], **batches.curves(), **run.timing.shares()}
             run.log(figures)
             log.info("%s", log_line(run.step, options.steps, figures, evaluation))
     if accuracy_at != run.step:
@@ -96,6 +99,16 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
         "model": options.model,
         "seed": options.seed,
     }
+
+
+def check_finite(losses: dict[str, float], step: int) -> None:
+    """Raise TrainingDiverged if a mean loss since the last log line is not a number."""
+    for kind in ("selected", "plain"):
+        loss = losses.get(f"loss/{kind}", 0.0)
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"step {step}: the loss of {kind} samples is {loss}; lower --lr or set --optim.clip-norm"
+            )
 
 
 def make_model(options: TrainerOptions, source: Source) -> nn.Module:

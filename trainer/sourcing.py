@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import TrainingDiverged
 from common.selection.method import Method
 from trainer.batch import Batch, CandidateSet, Gatherer, Origin
 from trainer.feeder import Stopped
@@ -13,6 +14,7 @@ from trainer.plan import Plan
 from trainer.pool import Pool
 
 WAIT_S = 0.1
+MAX_EMPTY = 3  # one may be bad data; several in a row are bad weights
 
 
 class PlainBatches:
@@ -120,6 +122,7 @@ class StaleSourcing:
         self._is_stopping = is_stopping
         self._on_finish = on_finish
         self._last: CandidateSet | None = None
+        self._num_empty = 0  # candidate sets in a row without a finite score
 
     def prepare(self, step: int) -> Batch:
         if step == self._plan.stop_step:
@@ -146,7 +149,14 @@ class StaleSourcing:
             picked = candidates.pick(self._method, self._batch_size)
             if len(picked.positions):
                 self._last = candidates
+                self._num_empty = 0
                 return self._gatherer.picked_batch(picked, step, "stale", len(candidates))
+            self._num_empty += 1
+            if self._num_empty >= MAX_EMPTY:
+                raise TrainingDiverged(
+                    f"step {step}: scorers find no finite score in the last {self._num_empty} sets of candidates; "
+                    "lower --lr or set --optim.clip-norm"
+                )
         return None
 
     def _fall_back(self, step: int) -> Batch:

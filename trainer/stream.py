@@ -217,6 +217,8 @@ class SelectedBatches:
                 link.push(self.completed)
             link.pool.wait(0.2)
         self.start_wait_s = time.perf_counter() - started
+        if self._stopped:
+            return
         log.info("start after %.1f s with %d scorers", self.start_wait_s, link.num_scorers)
 
     def stop(self) -> None:
@@ -240,7 +242,8 @@ class SelectedBatches:
         """Share of the time since the first step in which the training thread stood still for a batch."""
         if self._first_step_at is None:
             return 0.0
-        return self._feeder.waited_s / max(self._last_step_at - self._first_step_at, 1e-9)
+        until = max(self._last_step_at, self._feeder.waited_until)
+        return self._feeder.waited_s / max(until - self._first_step_at, 1e-9)
 
     def curves(self) -> dict[str, float]:
         """Figures for a log line, by curve; those over uniform candidates are means since the last call."""

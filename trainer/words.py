@@ -46,10 +46,16 @@ def closing_words(summary: Mapping[str, Any]) -> str:
             f"Their scores were {summary['staleness_mean']:.1f} steps old on average, at most "
             f"{summary['staleness_max']}. "
             f"The trainer waited {summary['waited_fraction']:.1%} of the time; "
-            f"{summary['fallbacks']} steps fell back for want of scored candidates."
+            f"{summary['fallbacks']} steps fell back for want of scored candidates"
+            f"{_reused(summary)}."
         )
         if summary["samples_scored"] == 0:
             words.append("No scorer ever delivered: this was plain training.")
     if "stopped_by" in summary:
-        words.append(f"Stopped early by {summary['stopped_by']}.")
+        words.append("Stopped early by a signal.")
     return " ".join(words)
+
+
+def _reused(summary: Mapping[str, Any]) -> str:
+    reused = summary["steps_by_origin"].get("reused", 0)
+    return f", {reused} of them to the next-best of earlier ones" if reused else ""

@@ -104,6 +104,8 @@ class TrainerOptions(SharedOptions):
             self._check_candidates()
         if self.mode == "stale":
             self._check_staleness()
+        if self.payload != "all" and self.transfer != "payload":
+            raise ValueError(f"--payload {self.payload} needs --transfer payload, got {self.transfer}")
         if self.mode == "stale" and self.transfer == "payload":
             self._check_payload_fills_a_batch()
         if self.optim.nesterov and (self.optimizer != "sgd" or self.optim.momentum == 0):
