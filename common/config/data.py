@@ -44,6 +44,8 @@ class DataOptions(Options):
     )
     data_root: Path | None = Field(default=None, description="folder of the data; downloads go there too")
     image_size: int | None = Field(
-        default=None, gt=0, description="side in pixels that images of imagefolder are resized to"
+        default=None,
+        gt=0,
+        description="side in pixels that images are resized to; imagefolder needs it where sizes differ",
     )
     synthetic: SyntheticOptions = Field(default=SyntheticOptions(), description="the synthetic data source")
