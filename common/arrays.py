@@ -1,5 +1,6 @@
 """Between tensors and the typed arrays of the wire, without copies."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,15 +9,19 @@ from common.protocol import Array
 
 def as_array(tensor: Tensor) -> Array:
     """Describe a CPU tensor of any shape; shares its memory if it is contiguous."""
-    flat = tensor.detach().contiguous().view(-1)
-    buffer = flat.view(torch.uint8).numpy().data if flat.numel() else b""
-    return Array(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), buffer)
+    if tensor.dtype == torch.bfloat16:
+        bits = tensor.view(torch.int16)  # numpy has no bfloat16
+        return Array("bfloat16", tuple(tensor.shape), Array.of(bits.numpy()).buffer)
+    return Array.of(tensor.numpy())
 
 
 def as_tensor(array: Array) -> Tensor:
     """A tensor over a received buffer, which it keeps alive; a read-only buffer is copied."""
-    dtype: torch.dtype = getattr(torch, array.dtype)
-    if array.nbytes == 0:
-        return torch.empty(array.shape, dtype=dtype)
-    view = memoryview(array.buffer)
-    return torch.frombuffer(bytearray(view) if view.readonly else view, dtype=dtype).view(array.shape)
+    if array.dtype == "bfloat16":
+        bits = np.frombuffer(array.buffer, dtype=np.int16).reshape(array.shape)
+        return torch.from_numpy(_writable(bits)).view(torch.bfloat16)
+    return torch.from_numpy(_writable(array.as_numpy()))
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    return array if array.flags.writeable else array.copy()

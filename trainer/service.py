@@ -218,7 +218,7 @@ class Service:
     def _send(self, peer: bytes, message: Message, channel: Channel = CONTROL) -> Sent:
         """Send a message; a peer that is gone or does not read gives its leases back."""
         frames = encode(message)
-        sent = self._io.send(channel, frames, peer)
+        sent = self._io.send(channel, frames, peer, track=channel == WEIGHTS)
         if sent is False:
             session = self.sessions.get(peer)
             if session is not None:

@@ -1,6 +1,6 @@
 """What travels between scorer and trainer: messages as dataclasses, and their frames. No sockets here."""
 
-from common.protocol.frames import MAGIC, decode, encode
+from common.protocol.frames import MAGIC, TAG_BYTES, decode, encode
 from common.protocol.leases import Candidates, Lease, Return, Revoke
 from common.protocol.limits import DEFAULT_LIMITS, MAX_NAME, MAX_TEXT, PROTOCOL_VERSION, Limits
 from common.protocol.messages import Message
@@ -37,6 +37,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "REJECTIONS",
     "SCORES",
+    "TAG_BYTES",
     "TRANSFERS",
     "WIRES",
     "Array",

@@ -14,6 +14,18 @@ from common.protocol.limits import MAX_NAME, MAX_TEXT, Limits
 from common.protocol.values import Buffer, Version
 
 
+def flat_bytes(buffer: Buffer) -> Buffer | None:
+    """The same memory as single bytes in a row; None if it is not contiguous."""
+    if type(buffer) is bytes:
+        return buffer
+    view = memoryview(buffer)
+    if view.ndim == 1 and view.format == "B" and view.contiguous:
+        return view
+    if not view.c_contiguous:
+        return None
+    return view.cast("B") if view.nbytes else b""
+
+
 @dataclass(slots=True)
 class Buffers:
     """The raw frames of one message: filled while packing, taken one after the other while unpacking."""
@@ -23,11 +35,11 @@ class Buffers:
     taken: int = 0
 
     def put(self, buffer: Buffer) -> int:
-        view = memoryview(buffer)
-        if not view.c_contiguous:
+        flat = flat_bytes(buffer)
+        if flat is None:
             raise ProtocolError("a buffer must be contiguous")
-        self.frames.append(view.cast("B") if view.nbytes else b"")
-        return view.nbytes
+        self.frames.append(flat)
+        return len(flat)
 
     def take(self) -> Buffer:
         if self.taken == len(self.frames):

@@ -1,7 +1,8 @@
-"""Messages to frames and back: `[MAGIC + type][msgpack header][raw buffers...]`.
+"""Messages to frames and back: `[MAGIC + type + msgpack header][raw buffers...]`.
 
-The header is one array of the message's fields in their order, without names: a lease and its answer cost some 110
-bytes. Nothing that arrives is believed before it is checked, and nothing but plain values is ever built from it.
+Tag and header share a frame, since each frame is work for the I/O threads of both sides. The header is one array of the
+message's fields in their order, without names: a lease and its answer cost some 110 bytes. Nothing that arrives is
+believed before it is checked, and nothing but plain values is ever built from it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import msgpack
 
 from common.errors import ProtocolError
 from common.protocol.array_fields import UNPACKING_ERRORS, refuse_extension, unpacker
-from common.protocol.fields import Buffers, Codec, Int
+from common.protocol.fields import Buffers, Codec, Int, flat_bytes
 from common.protocol.limits import DEFAULT_LIMITS, MAX_TEXT, PROTOCOL_VERSION, Limits
 from common.protocol.messages import MESSAGE_TYPES, Message
 from common.protocol.sessions import ForeignHello, Hello
@@ -20,6 +21,8 @@ from common.protocol.values import Buffer
 
 MAGIC = b"MGS"
 """The first three bytes of every message, in every protocol version; the type's byte follows."""
+
+TAG_BYTES = len(MAGIC) + 1
 
 
 def _codecs(message_type: type) -> tuple[tuple[str, Codec], ...]:
@@ -50,7 +53,7 @@ def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[Buffer]:
         except ProtocolError as error:
             raise ProtocolError(f"{kind.__name__}.{name} {error}") from error
     _check_fields(message, limits)
-    frames: list[Buffer] = [_TAGS[kind], msgpack.packb(header), *buffers.frames]
+    frames: list[Buffer] = [_TAGS[kind] + msgpack.packb(header), *buffers.frames]
     _check_sizes(frames, limits)
     return frames
 
@@ -65,17 +68,18 @@ def decode(frames: Sequence[Buffer], limits: Limits = DEFAULT_LIMITS) -> Message
     """
     frames = _bytes_of(frames, limits)
     _check_sizes(frames, limits)
-    kind = _BY_TAG.get(bytes(frames[0])) if len(frames[0]) == len(MAGIC) + 1 else None
+    head = frames[0]
+    kind = _BY_TAG.get(bytes(head[:TAG_BYTES]))
     if kind is None:
-        raise ProtocolError(f"the first frame is no message of this protocol: {bytes(frames[0][:16])!r}")
-    if kind is Hello and (protocol := _protocol_of(frames[1])) != PROTOCOL_VERSION:
+        raise ProtocolError(f"the first frame is no message of this protocol: {bytes(head[:16])!r}")
+    if kind is Hello and (protocol := _protocol_of(head[TAG_BYTES:])) != PROTOCOL_VERSION:
         return ForeignHello(protocol)
-    header = _header_of(frames[1], limits)
+    header = _header_of(head[TAG_BYTES:], limits)
     codecs = _FIELDS[kind]
     if type(header) is not tuple or len(header) != len(codecs):
         got = f"{len(header)} of them" if type(header) is tuple else type(header).__name__
         raise ProtocolError(f"{kind.__name__}: the header is an array of {len(codecs)} fields, got {got}")
-    buffers = Buffers(limits, frames[2:])
+    buffers = Buffers(limits, frames[1:])
     values = []
     for (name, codec), value in zip(codecs, header, strict=True):
         try:
@@ -101,16 +105,14 @@ def _bytes_of(frames: Any, limits: Limits) -> list[Buffer]:
     """Flat views on the frames, whatever was given."""
     if not isinstance(frames, (list, tuple)):
         raise ProtocolError(f"a message is a list of frames, got {type(frames).__name__}")
-    if not 2 <= len(frames) <= limits.max_frames:
-        raise ProtocolError(f"a message has 2 to {limits.max_frames} frames, got {len(frames)}")
+    if not 1 <= len(frames) <= limits.max_frames:
+        raise ProtocolError(f"a message has 1 to {limits.max_frames} frames, got {len(frames)}")
     flat: list[Buffer] = []
     for frame in frames:
-        if isinstance(frame, memoryview) and frame.c_contiguous:
-            flat.append(frame.cast("B") if frame.nbytes else b"")
-        elif isinstance(frame, bytes):
-            flat.append(frame)
-        else:
+        own = flat_bytes(frame) if isinstance(frame, (bytes, memoryview)) else None
+        if own is None:
             raise ProtocolError(f"a frame is bytes or a contiguous memoryview, got {type(frame).__name__}")
+        flat.append(own)
     return flat
 
 
@@ -118,8 +120,8 @@ def _check_sizes(frames: list[Buffer], limits: Limits) -> None:
     sizes = [len(frame) for frame in frames]
     if len(frames) > limits.max_frames:
         raise ProtocolError(f"a message has at most {limits.max_frames} frames, got {len(frames)}")
-    if sizes[1] > limits.max_header_bytes:
-        raise ProtocolError(f"a header has at most {limits.max_header_bytes} bytes, got {sizes[1]}")
+    if sizes[0] > TAG_BYTES + limits.max_header_bytes:
+        raise ProtocolError(f"a header has at most {limits.max_header_bytes} bytes, got {sizes[0] - TAG_BYTES}")
     if max(sizes) > limits.max_frame_bytes or sum(sizes) > limits.max_total_bytes:
         raise ProtocolError(
             f"a frame has at most {limits.max_frame_bytes} bytes and a message {limits.max_total_bytes}, "

@@ -26,6 +26,7 @@ DTYPE_BYTES = {
 """Every dtype that may travel, by name, with the bytes of one element. Little-endian on the wire."""
 
 _NUMPY = {name: np.dtype(name).newbyteorder("<") for name in DTYPE_BYTES if name != "bfloat16"}
+_NAMES = {dtype: name for name, dtype in _NUMPY.items()}
 
 
 class Version(NamedTuple):
@@ -53,10 +54,12 @@ def check_shape(dtype: str, shape: tuple[int, ...], max_bytes: int, limits: Limi
         raise ProtocolError(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {dtype!r:.40}")
     if type(shape) is not tuple or len(shape) > limits.max_dims:
         raise ProtocolError(f"a shape is a tuple of at most {limits.max_dims} sizes, got {shape!r:.80}")
-    if any(type(size) is not int or size < 0 for size in shape):
-        raise ProtocolError(f"the sizes of a shape are ints >= 0, got {shape!r:.80}")
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise ProtocolError(f"the sizes of a shape are ints >= 0, got {shape!r:.80}")
     # Zeros count as ones here: (0, 2**62) holds no bytes, yet numpy cannot represent it.
-    if math.prod(max(size, 1) for size in shape) * DTYPE_BYTES[dtype] > max_bytes:
+    sizes = [size or 1 for size in shape] if 0 in shape else shape
+    if math.prod(sizes) * DTYPE_BYTES[dtype] > max_bytes:
         raise ProtocolError(f"{dtype} of shape {shape!r:.80} passes {max_bytes} bytes")
 
 
@@ -79,13 +82,16 @@ class Array:
         Raises:
             ValueError: the dtype is not one that travels.
         """
-        name = array.dtype.name
-        if name not in _NUMPY:
-            raise ValueError(f"cannot send an array of dtype {name}; those that travel are {', '.join(_NUMPY)}")
-        array = np.ascontiguousarray(array, dtype=_NUMPY[name]).reshape(array.shape)
+        name = _NAMES.get(array.dtype)
+        if name is None:  # another byte order, or nothing that travels
+            name = array.dtype.name
+            if name not in _NUMPY:
+                raise ValueError(f"cannot send an array of dtype {name}; those that travel are {', '.join(_NUMPY)}")
+            array = array.astype(_NUMPY[name])
+        if not array.flags.c_contiguous:
+            array = np.array(array, order="C")
         # A memoryview with a zero in its shape cannot be cast to bytes.
-        buffer: Buffer = array.data.cast("B") if array.size else b""
-        return Array(name, tuple(array.shape), buffer)
+        return Array(name, array.shape, array.data.cast("B") if array.size else b"")
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ ways the receiver answers each message with a LEASE and the sender has at most `
 
 import contextlib
 import itertools
+import queue
 import subprocess
 import sys
 import threading
@@ -169,7 +170,9 @@ class Sender:
 
     def __init__(self, size: str) -> None:
         self._io: IOThread
-        self._leases = threading.Semaphore(WINDOW)
+        self._leases: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(WINDOW):
+            self._leases.put(None)
         self._samples = samples(size)
 
     def on_start(self, io: IOThread) -> None:
@@ -177,7 +180,7 @@ class Sender:
 
     def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
         decode(frames)
-        self._leases.release()
+        self._leases.put(None)
 
     def on_tick(self, now: float) -> None:
         pass
@@ -188,7 +191,7 @@ class Sender:
     def send(self, num: int) -> None:
         """As a scorer answers: the message is made on the main thread and encoded on the I/O thread."""
         for number in range(num):
-            self._leases.acquire()
+            self._leases.get()
             message = candidates(number, *self._samples)
             self._io.post(lambda message=message: self._io.send(CONTROL, encode(message)))
 

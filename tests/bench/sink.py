@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def drain(link: ScorerLink, rate: _Rate) -> None:
-    """Take a chunk whenever one is due; a chunk that comes late is not made up for."""
+    """Take a chunk whenever one is due; of lateness one chunk is made up for."""
     step, due = 0, time.perf_counter()
     while not rate.over:
         now = time.perf_counter()
@@ -132,7 +132,7 @@ def drain(link: ScorerLink, rate: _Rate) -> None:
             time.sleep(due - now)
         elif link.pool.take(step):
             step += 1
-            due = max(due + 1 / rate.chunks_per_s, now)
+            due = max(due, now - 1 / rate.chunks_per_s) + 1 / rate.chunks_per_s
         else:
             link.pool.wait(0.1)
 

@@ -71,8 +71,8 @@ class Side:
         self.recorder = Recorder()
         self.io = IOThread("test-io", self.recorder, max_frame_bytes=max_frame_bytes, tick_s=tick_s)
 
-    def send(self, channel: Channel, frames: list[bytes], peer: bytes | None = None) -> Any:
-        return call(self.io, lambda: self.io.send(channel, frames, peer))
+    def send(self, channel: Channel, frames: list[bytes], peer: bytes | None = None, *, track: bool = False) -> Any:
+        return call(self.io, lambda: self.io.send(channel, frames, peer, track=track))
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_large_frame_is_not_copied_and_its_tracker_says_when_it_has_left(opene
     dealer = raw_dealer(opened, bound, RCVHWM=1, RCVBUF=64 << 10)
     peer = introduced(server, dealer)
     buffers = [bytearray(4 * MIB) for _ in range(16)]
-    trackers = [server.send(CONTROL, [b"head", buffer], peer) for buffer in buffers]  # type: ignore[list-item]
+    trackers = [server.send(CONTROL, [b"head", buffer], peer, track=True) for buffer in buffers]  # type: ignore[list-item]
     assert not trackers[-1].done, "the peer does not read, so it cannot have left"
     buffers[-1][-1] = 7
     for _ in range(15):

@@ -18,6 +18,7 @@ from common.processes import private_folder
 from common.protocol import (
     MAGIC,
     PROTOCOL_VERSION,
+    TAG_BYTES,
     Array,
     Error,
     Goodbye,
@@ -239,9 +240,9 @@ GARBAGE = {
     "noise": [b"\xde\xad\xbe\xef", b"noise"],
     "one frame": [b"x"],
     "nothing": [b""],
-    "a truncated message": encode(Heartbeat(1, None, (), 0))[:1],
+    "a truncated message": [encode(Heartbeat(1, None, (), 0))[0][:-1]],
     "another protocol": [b"GET / HTTP/1.1\r\n", b"\r\n"],
-    "a map for a header": [MAGIC + b"\x01", msgpack.packb({"protocol": 1})],
+    "a map for a header": [MAGIC + b"\x01" + msgpack.packb({"protocol": 1})],
     "a message for scorers": encode(Revoke((1,))),
 }
 
@@ -320,8 +321,8 @@ def test_a_scorer_of_another_run_is_refused_naming_the_first_cause(
 
 def test_a_scorer_of_another_protocol_version_is_told_which_one_is_spoken_here(trainer: Trainer) -> None:
     scorer = trainer.scorer()
-    tag = encode(hello())[0]
-    scorer.control.send_multipart([tag, msgpack.packb([PROTOCOL_VERSION + 1, "fields", "of", "the", "future"])])
+    tag = bytes(encode(hello())[0])[:TAG_BYTES]
+    scorer.control.send_multipart([tag + msgpack.packb([PROTOCOL_VERSION + 1, "fields", "of", "the", "future"])])
     reject = scorer.hear(Reject)
     assert reject.field == "protocol"
     assert f"protocol {PROTOCOL_VERSION}, not {PROTOCOL_VERSION + 1}" in reject.message
