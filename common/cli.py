@@ -1,4 +1,4 @@
-"""The console command: `marginstream run | trainer | scorer`, and what every command does around its work."""
+"""The console command: `marginstream run | trainer | scorer | irreducible`, and what each does around its work."""
 
 import difflib
 import os
@@ -14,7 +14,9 @@ _COMMANDS = {
     "run": "scorers and trainer on this machine, until the run is complete",
     "trainer": "one trainer; scorers connect to it",
     "scorer": "one scorer for a trainer that runs elsewhere",
+    "irreducible": "the table of irreducible losses that --method rho-loss needs, from a model of the held-out data",
 }
+_MODULES = {"trainer": "trainer", "scorer": "scorer", "irreducible": "trainer.irreducible_command"}
 
 _HELP = """usage: marginstream COMMAND [OPTIONS]
 
@@ -57,9 +59,9 @@ def _dispatch(words: Sequence[str]) -> int:
         return 0
     if command == "run":
         return _run(words[1:])
-    if command in _COMMANDS:
+    if command in _MODULES:
         # A process of its own, the same as everywhere else: this one becomes it.
-        os.execv(sys.executable, [sys.executable, "-m", *words])
+        os.execv(sys.executable, [sys.executable, "-m", _MODULES[command], *words[1:]])
     meant = difflib.get_close_matches(command, _COMMANDS, n=1)
     remedy = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(_COMMANDS)}"
     raise ConfigError(f"unknown command {command}; {remedy}")

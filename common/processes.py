@@ -81,7 +81,8 @@ def private_folder() -> "tempfile.TemporaryDirectory[str]":
 def local_scorers(options: TrainerOptions, connect: str, num: int) -> Iterator[None]:
     """Scorer processes on this machine for a trainer's options; they end with the block."""
     shared = {name: getattr(options, name) for name in ScorerOptions.model_fields if hasattr(options, name)}
-    scorer = ScorerOptions(**(shared | {"connect": connect, "config": None, "dry_run": False}))
+    own = {"connect": connect, "config": None, "dry_run": False, "backend": options.entry.backend}
+    scorer = ScorerOptions(**(shared | own))
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))
         for index in range(num):

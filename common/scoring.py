@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -17,6 +18,7 @@ from common.errors import ConfigError
 from common.models.check import evaluating
 from common.models.loss import per_sample_loss
 from common.selection.scores import entropy_score, gradient_norm_bound, minimal_margin_score
+from common.selection.select import variance_reduction_tau
 
 Score = Callable[[nn.Linear, Tensor, Tensor], Tensor]
 
@@ -39,18 +41,30 @@ class Scored:
         loss_mean: of the candidates whose loss is finite and that were not dropped; NaN without any. Candidates are
             uniform, so this is an unbiased estimate of the loss over the data.
         accuracy: of the candidates not dropped, in [0, 1]; NaN without any, or where targets are not class indices.
+        tau: `variance_reduction_tau` of the gradient-norm bounds of the candidates not dropped; NaN where there is no
+            such bound.
         num: B.
+        errors, features: (B, C) softmax - onehot and (B, D) inputs of the head, float16 on the CPU, if asked for.
     """
 
     scores: dict[str, Tensor]
     dropped: Tensor
     loss_mean: float
     accuracy: float
+    tau: float
     num: int
+    errors: Tensor | None = None
+    features: Tensor | None = None
 
 
 def score_candidates(
-    model: nn.Module, head: nn.Linear, inputs: Tensor, targets: Tensor, names: Sequence[str]
+    model: nn.Module,
+    head: nn.Linear,
+    inputs: Tensor,
+    targets: Tensor,
+    names: Sequence[str],
+    *,
+    embeddings: bool = False,
 ) -> Scored:
     """Score candidates with the weights that the model holds now; the model is left as it was.
 
@@ -64,6 +78,7 @@ def score_candidates(
         inputs: (B, ...) on the model's device, prepared, in the dtype that the model's first layer takes.
         targets: (B, ...) on the same device.
         names: the scores wanted, keys of SCORES.
+        embeddings: also give the factors of the last layer's gradients.
 
     Raises:
         ConfigError: a name is unknown, or this model has no such score.
@@ -71,26 +86,64 @@ def score_candidates(
     if unknown := [name for name in names if name not in SCORES]:
         raise ConfigError(f"unknown score {unknown[0]!r}; available: {', '.join(SCORES)}")
     forward = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model  # no collectives
-    with evaluating(model), _casting_to(head, model), torch.inference_mode():
+    with (
+        evaluating(model),
+        _casting_to(head, model),
+        _catching_inputs_of(head, embeddings) as caught,
+        torch.inference_mode(),
+    ):
         outputs = forward(inputs)
         logits_BC = _logits(outputs, len(targets))
         losses_B = per_sample_loss(model, outputs, targets)
         rows = [_score(name, model, head, logits_BC, losses_B, targets) for name in names]
         correct_B = _correct(logits_BC, targets)
+        bounds_B = _bounds(logits_BC, targets)
         # Smallest and largest show every NaN and infinity without a (B, C) mask.
-        bounds = [losses_B] if logits_BC is None else [*logits_BC.float().aminmax(dim=1)]
-    table_KB = torch.stack([*rows, *bounds, losses_B, correct_B]).cpu()  # normal tensors from here on, in one transfer
+        extremes = [losses_B] if logits_BC is None else [*logits_BC.float().aminmax(dim=1)]
+        factors = _factors(model, logits_BC, targets, caught) if embeddings else (None, None)
+    table_KB = torch.stack([*rows, *extremes, losses_B, correct_B, bounds_B]).cpu()  # in one transfer; normal from here
 
-    num_kept_rows = len(rows) + len(bounds)
+    num_kept_rows = len(rows) + len(extremes)
     dropped_B = ~table_KB[:num_kept_rows].isfinite().all(dim=0)
-    losses_B, correct_B = table_KB[-2], table_KB[-1]
+    losses_B, correct_B, bounds_B = table_KB[-3:]
     return Scored(
         scores={name: row.masked_fill(dropped_B, math.nan) for name, row in zip(names, table_KB, strict=False)},
         dropped=dropped_B,
         loss_mean=float(losses_B[~dropped_B & losses_B.isfinite()].double().mean()),
         accuracy=float(correct_B[~dropped_B].double().mean()),
+        tau=_tau(bounds_B[~dropped_B]),
         num=len(targets),
+        errors=factors[0],
+        features=factors[1],
     )
+
+
+def _bounds(logits_BC: Tensor | None, targets: Tensor) -> Tensor:
+    """(B,) gradient-norm bounds; NaN where outputs are no logits of one class each."""
+    if logits_BC is None or logits_BC.shape[1] < 2 or targets.ndim != 1 or targets.is_floating_point():
+        return torch.full(targets.shape[:1], math.nan, device=targets.device)
+    return gradient_norm_bound(logits_BC, targets)
+
+
+def _tau(bounds_B: Tensor) -> float:
+    return variance_reduction_tau(bounds_B) if len(bounds_B) and bool(bounds_B.isfinite().all()) else math.nan
+
+
+def _factors(
+    model: nn.Module, logits_BC: Tensor | None, targets: Tensor, caught: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """(B, C) p - y and (B, D) features, whose outer products are the gradients of the last layer's weight."""
+    if logits_BC is None or logits_BC.shape[1] < 2 or targets.ndim != 1 or len(caught) != 1 or caught[0].ndim != 2:
+        kind = type(model).__name__
+        raise ConfigError(
+            f"this method needs (B, C) logits out of one pass through the head, which {kind} does not give; "
+            "choose --method loss"
+        )
+    errors_BC = F.softmax(logits_BC.float(), dim=1)
+    errors_BC[torch.arange(len(targets), device=targets.device), targets] -= 1
+    half = torch.finfo(torch.float16)
+    features_BD = caught[0].float().clamp(half.min, half.max)
+    return errors_BC.half().cpu(), features_BD.half().cpu()
 
 
 def _score(
@@ -127,6 +180,18 @@ def _correct(logits_BC: Tensor | None, targets: Tensor) -> Tensor:
     if logits_BC.shape[1] == 1:
         return ((logits_BC[:, 0] > 0) == (targets > 0)).float()
     return (logits_BC.argmax(dim=1) == targets).float()
+
+
+@contextmanager
+def _catching_inputs_of(head: nn.Linear, wanted: bool) -> Iterator[list[Tensor]]:
+    """A list to which the head's inputs are appended, for what runs inside."""
+    caught: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, args: caught.append(args[0])) if wanted else None
+    try:
+        yield caught
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 @contextmanager

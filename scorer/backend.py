@@ -1,28 +1,42 @@
-"""What computes a lease: torch with the real model and data, or a stand-in that only keeps the protocol busy.
+"""What computes a lease: the trainer's model, a smaller one, a predictor of losses, or a stand-in for tests.
 
-Only `TorchBackend` needs torch, and it is imported where it is chosen: a synthetic scorer starts in a fraction of a
-second and a tenth of the memory, for tests of protocol and scale.
+| `--backend` | scores with | trained by |
+|---|---|---|
+| torch | the model, at the weights that the trainer pushes | the trainer |
+| proxy | a smaller model of its own | itself, on what it scores; or frozen |
+| predictor | past losses, without a forward pass of the model | FEEDBACK from the trainer |
+| synthetic | seeded numbers, after a sleep | nobody |
+
+All but the synthetic one need torch, and are imported where they are chosen: a synthetic scorer starts in a fraction of
+a second and a tenth of the memory, for tests of protocol and scale.
 """
 
 import time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from common.config import ScorerOptions
 from common.errors import ConfigError
 from common.order import keyed_uint64
-from common.protocol import Array, Candidates, Lease, Version, Weights, Welcome
+from common.protocol import Array, Candidates, Feedback, Lease, PredictorState, Version, Weights, Welcome
 from scorer.staging import StagedWeights
 
 
 class Backend(Protocol):
-    """Called by the main thread only, except `check_manifest`."""
+    """Called by the main thread only, except `check_manifest`.
+
+    Attributes:
+        wants_weights: whether the trainer's weights are fetched, checked by `check_manifest` and loaded. If not,
+            `version` is set for it before each `score`: the newest that the trainer announced.
+        version: the stamp of the answers.
+    """
 
     fingerprint: dict[str, str]
     device: str
     num_samples: int
     num_classes: int
+    wants_weights: bool
     version: Version | None
 
     def check_manifest(self, message: Weights) -> None: ...
@@ -35,12 +49,29 @@ class Backend(Protocol):
     def score(self, lease: Lease, welcome: Welcome) -> Candidates: ...
 
 
+EMBEDDINGS = {"errors": 10, "features": 16}  # what the synthetic scorer sends, by columns
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A backend that the trainer tells of true losses."""
+
+    def learn(self, feedback: Feedback) -> PredictorState | None:
+        """One step of training; now and then the parameters, for the trainer to keep and hand on."""
+        ...
+
+    def load_state(self, state: PredictorState) -> None:
+        """Take the parameters of whoever trained."""
+        ...
+
+
 class SyntheticBackend:
     """Sleeps as long as it is told and sends seeded scores. For tests of protocol and scale."""
 
     device = "none"
     num_samples = 0
     num_classes = 0
+    wants_weights = True
 
     def __init__(self, options: ScorerOptions) -> None:
         self.fingerprint: dict[str, str] = {}
@@ -65,6 +96,9 @@ class SyntheticBackend:
         scores = tuple(
             (keyed_uint64(self._seed, name, positions) >> np.uint64(40)).astype(np.float32) for name in welcome.scores
         )
+        errors = features = None
+        if welcome.embeddings:
+            errors, features = (self._rows(name, positions, width) for name, width in EMBEDDINGS.items())
         return Candidates(
             lease=lease.lease,
             version=self.version,
@@ -75,13 +109,28 @@ class SyntheticBackend:
             accuracy=None,
             read_s=0.0,
             score_s=self._chunk_s,
+            errors=errors,
+            features=features,
         )
+
+    def _rows(self, name: str, positions: np.ndarray, width: int) -> Array:
+        """(n, width) float16 in [0, 1)."""
+        draws = keyed_uint64(self._seed, name, positions[:, None], np.arange(width))
+        return Array.of(((draws >> np.uint64(54)) / 1024).astype(np.float16))
 
 
 def make_backend(options: ScorerOptions) -> Backend:
     """The backend that was asked for."""
     if options.backend == "synthetic":
         return SyntheticBackend(options)
+    if options.backend == "predictor":
+        from scorer.predictor_backend import PredictorBackend
+
+        return PredictorBackend(options)
+    if options.backend == "proxy":
+        from scorer.proxy_backend import ProxyBackend
+
+        return ProxyBackend(options)
     from scorer.torch_backend import TorchBackend
 
     return TorchBackend(options)

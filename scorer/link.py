@@ -1,5 +1,7 @@
 """The scorer's side of the protocol: HELLO until welcomed, leases in, candidates out, weights fetched when hinted.
 
+A scorer that needs no weights fetches none: whatever version the trainer announces counts as resident at once.
+
 The I/O thread keeps the link alive while the main thread computes: it beats, fetches the newest weights into a staging
 buffer and queues leases. The main thread takes work with `next_work`, and is the only one that touches the model.
 """
@@ -9,18 +11,20 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.endpoints import weights_endpoint
 from common.errors import PeerTimeout, ProtocolError, Rejected
 from common.protocol import (
     Candidates,
     Error,
+    Feedback,
     Goodbye,
     Heartbeat,
     Hello,
     Lease,
     Message,
+    PredictorState,
     Reject,
     Return,
     Revoke,
@@ -34,6 +38,7 @@ from common.protocol import (
 )
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from scorer.fetcher import Fetcher
+from scorer.inbox import Inbox, Work
 from scorer.staging import StagedWeights
 
 log = logging.getLogger(__name__)
@@ -43,11 +48,8 @@ HELLO_EVERY_S = 1.0
 
 @dataclass
 class State:
-    """Shared by the two threads under `Link.changed`."""
+    """Shared by the two threads under `Link.changed`, as the inbox is."""
 
-    welcome: Welcome | None = None
-    leases: dict[int, Lease] = field(default_factory=dict)  # in order of arrival; includes the one being scored
-    resident: Version | None = None
     progress: int = 0
     ended: str | None = None  # why the trainer said goodbye
     rejected: Rejected | None = None
@@ -62,16 +64,25 @@ class Link:
         hello: what this scorer is.
         connect_s: how long to look for a trainer, at the start and after it fell silent.
         check_manifest: raises ProtocolError if weights of that layout do not fit the model.
+        wants_weights: whether to fetch any.
     """
 
     def __init__(
-        self, endpoint: str, hello: Hello, *, connect_s: float, check_manifest: Callable[[Weights], None]
+        self,
+        endpoint: str,
+        hello: Hello,
+        *,
+        connect_s: float,
+        check_manifest: Callable[[Weights], None],
+        wants_weights: bool = True,
     ) -> None:
         self._endpoint = endpoint
         self._hello = hello
         self._connect_s = connect_s
+        self._wants_weights = wants_weights
         self.changed = threading.Condition()
         self._state = State(heard_at=time.monotonic())
+        self._inbox = Inbox()
         self._taken_in: int | None = None  # session of the weights that the main thread loads
         self._next_hello = 0.0
         self._next_beat = 0.0
@@ -80,15 +91,17 @@ class Link:
         self._handlers: dict[type, Callable[..., None]] = {
             Welcome: self._on_welcome,
             Reject: self._on_reject,
-            Lease: self._on_lease,
-            Revoke: self._on_revoke,
-            VersionHint: self._on_hint,
+            Lease: self._inbox.add_lease,
+            Revoke: self._inbox.revoke,
+            VersionHint: lambda message: self._on_version(message.version),
             Heartbeat: self._on_heartbeat,
             Goodbye: self._on_goodbye,
             Error: self._on_error,
-            Weights: self._fetcher.receive,
-            WeightsGone: self._fetcher.gone,
         }
+        if wants_weights:
+            self._handlers |= {Weights: self._fetcher.receive, WeightsGone: self._fetcher.gone}
+        if hello.backend == "predictor":
+            self._handlers |= {Feedback: self._inbox.add_feedback, PredictorState: self._inbox.add_state}
 
     def __enter__(self) -> "Link":
         self._io.connect(CONTROL, self._endpoint)
@@ -101,10 +114,11 @@ class Link:
 
     # -- main thread --------------------------------------------------------------------------------------------------
 
-    def next_work(self) -> StagedWeights | tuple[Lease, Welcome] | None:
+    def next_work(self) -> StagedWeights | Work | None:
         """What to do next: newer weights to load, a lease that the resident weights may serve, or None at the end.
 
-        Weights come first: latest wins, and a swap is only ever asked for here, between two chunks.
+        Weights come first: latest wins, and a swap is only ever asked for here, between two chunks. A scorer that
+        learns gets parameters to load first, then feedback and leases in turns while there are both.
 
         Raises:
             Rejected: the trainer refused this scorer.
@@ -125,36 +139,37 @@ class Link:
                     )
                 if not self._io.alive:
                     raise self._io.error or RuntimeError("the I/O thread ended")
-                if state.welcome is not None:
-                    if (staged := self._fetcher.take()) is not None:
-                        self._taken_in = state.welcome.session
-                        return staged
-                    if (resident := state.resident) is not None:
-                        for lease in state.leases.values():
-                            if lease.oldest_step <= resident.step:
-                                return lease, state.welcome
+                if self._inbox.welcome is not None and (staged := self._fetcher.take()) is not None:
+                    self._taken_in = self._inbox.welcome.session
+                    return staged
+                if (work := self._inbox.next_work()) is not None:
+                    return work
                 self.changed.wait(0.5)
 
     def loaded(self, staged: StagedWeights) -> None:
         """The staged weights were copied into the model: their buffer may be filled again."""
         with self.changed:
-            welcome = self._state.welcome
+            welcome = self._inbox.welcome
             if welcome is not None and welcome.session == self._taken_in:
-                self._state.resident = staged.version
+                self._inbox.resident = staged.version
         self._io.post(lambda: self._give_back(staged))
 
     def answer(self, lease: Lease, candidates: Candidates) -> None:
         """Send a chunk's scores, unless the lease was revoked meanwhile."""
         with self.changed:
             self._state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
-            if self._state.leases.pop(lease.lease, None) is None:
+            if self._inbox.leases.pop(lease.lease, None) is None:
                 return
         self._io.post(lambda: self._send(candidates))
+
+    def send(self, state: PredictorState) -> None:
+        """Send parameters to the trainer."""
+        self._io.post(lambda: self._send(state))
 
     def give_back(self, lease: Lease) -> None:
         """Return a lease that cannot be served."""
         with self.changed:
-            self._state.leases.pop(lease.lease, None)
+            self._inbox.leases.pop(lease.lease, None)
         self._io.post(lambda: self._send(Return((lease.lease,))))
 
     def stop(self, why: str) -> None:
@@ -187,18 +202,18 @@ class Link:
 
     def on_tick(self, now: float) -> None:
         with self.changed:
-            state = self._state
-            if state.welcome is None:
+            state, inbox = self._state, self._inbox
+            if inbox.welcome is None:
                 if now >= self._next_hello and state.rejected is None and self._send(self._hello):
                     self._next_hello = now + HELLO_EVERY_S  # without a connection the next tick tries again
                 return
-            if now - state.heard_at > state.welcome.silence_s:
+            if now - state.heard_at > inbox.welcome.silence_s:
                 log.warning("trainer silent for %.0f s; looking for it", now - state.heard_at)
                 self._forget_session()
                 return
             if now >= self._next_beat:
-                self._next_beat = now + state.welcome.heartbeat_s
-                self._send(Heartbeat(state.progress, state.resident, tuple(state.leases), state.progress))
+                self._next_beat = now + inbox.welcome.heartbeat_s
+                self._send(Heartbeat(state.progress, inbox.resident, tuple(inbox.leases), state.progress))
             self._fetcher.tick(now)
 
     def _send(self, message: Message, channel: Channel = CONTROL) -> bool:
@@ -214,45 +229,40 @@ class Link:
             self._fetcher.give_back(staged)
 
     def _forget_session(self) -> None:
-        self._state.welcome = None
-        self._state.leases.clear()
-        self._state.resident = None  # the same version of another trainer is of other weights
+        self._inbox.forget()
         self._fetcher.forget()
 
     # Handlers hold `changed`.
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        known = self._state.welcome
+        known = self._inbox.welcome
         if known is not None and known.session == welcome.session:
             return
         self._forget_session()
-        self._state.welcome = welcome
-        self._fetcher.begin(welcome.session)
-        self._io.connect(WEIGHTS, weights_endpoint(self._endpoint, welcome.weights_port))
+        self._inbox.begin(welcome)
+        if self._wants_weights:
+            self._fetcher.begin(welcome.session)
+            self._io.connect(WEIGHTS, weights_endpoint(self._endpoint, welcome.weights_port))
         log.info("welcomed by generation %d at %s", welcome.generation, self._endpoint)
         if welcome.version is not None:
-            self._fetcher.hint(welcome.version)
+            self._on_version(welcome.version)
 
     def _on_reject(self, reject: Reject) -> None:
         self._state.rejected = Rejected(
             reject.field, f"the trainer at {self._endpoint} refused this scorer: {reject.field}: {reject.message}"
         )
 
-    def _on_lease(self, lease: Lease) -> None:
-        if self._state.welcome is not None and lease.generation == self._state.welcome.generation:
-            self._state.leases[lease.lease] = lease
-
-    def _on_revoke(self, revoke: Revoke) -> None:
-        for lease in revoke.leases:
-            self._state.leases.pop(lease, None)
-
-    def _on_hint(self, hint: VersionHint) -> None:
-        self._fetcher.hint(hint.version)
+    def _on_version(self, version: Version) -> None:
+        if self._wants_weights:
+            self._fetcher.hint(version)
+        elif self._inbox.welcome is not None:
+            known = self._inbox.resident
+            self._inbox.resident = version if known is None else max(known, version)
 
     def _on_heartbeat(self, beat: Heartbeat) -> None:
         # Hints are repeated with every beat, so a lost one costs a second.
         if beat.resident is not None:
-            self._fetcher.hint(beat.resident)
+            self._on_version(beat.resident)
 
     def _on_goodbye(self, goodbye: Goodbye) -> None:
         self._state.ended = goodbye.reason

@@ -8,8 +8,8 @@ import sys
 from types import FrameType
 
 from common.config import ScorerOptions
-from common.protocol import PROTOCOL_VERSION, Hello
-from scorer.backend import Backend, make_backend
+from common.protocol import PROTOCOL_VERSION, Feedback, Hello, Lease
+from scorer.backend import Backend, Learner, make_backend
 from scorer.link import Link, new_incarnation
 from scorer.staging import StagedWeights
 
@@ -21,25 +21,39 @@ def main(options: ScorerOptions) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     backend = make_backend(options)
     hello = hello_of(options, backend)
-    with Link(options.connect, hello, connect_s=options.connect_s, check_manifest=backend.check_manifest) as link:
+    with Link(
+        options.connect,
+        hello,
+        connect_s=options.connect_s,
+        check_manifest=backend.check_manifest,
+        wants_weights=backend.wants_weights,
+    ) as link:
         stop_on_signals(link)
         serve(link, backend)
     return 0
 
 
 def serve(link: Link, backend: Backend) -> None:
-    """Load weights and score leases until `next_work` has no more."""
+    """Load weights, score leases and learn until `next_work` has no more."""
     session: int | None = None
     while (work := link.next_work()) is not None:
         if isinstance(work, StagedWeights):
             backend.load(work)
             link.loaded(work)
             continue
-        lease, welcome = work
-        if session != welcome.session:
-            backend.begin(welcome)
-            session = welcome.session
-        link.answer(lease, backend.score(lease, welcome))
+        if session != work.welcome.session:
+            backend.begin(work.welcome)
+            session = work.welcome.session
+        if isinstance(work.order, Lease):
+            if not backend.wants_weights:
+                backend.version = work.version
+            link.answer(work.order, backend.score(work.order, work.welcome))
+            continue
+        assert isinstance(backend, Learner), f"{type(work.order).__name__} for a scorer that does not learn"
+        if not isinstance(work.order, Feedback):
+            backend.load_state(work.order)
+        elif (state := backend.learn(work.order)) is not None:
+            link.send(state)
 
 
 def hello_of(options: ScorerOptions, backend: Backend) -> Hello:

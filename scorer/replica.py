@@ -47,11 +47,18 @@ class Replica:
         """Swap to a staged version, in place."""
         load_flat(self._model, Manifest(staged.manifest), torch.from_numpy(staged.flat))
 
-    def score(self, inputs: Tensor, targets: Tensor, names: Sequence[str]) -> Scored:
+    def score(self, inputs: Tensor, targets: Tensor, names: Sequence[str], embeddings: bool = False) -> Scored:
         """All scores of one chunk in one forward pass; `inputs` as the source prepared them, on any device."""
         autocast = torch.autocast(self._device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
         with autocast:
-            return score_candidates(self._model, self._head, inputs.to(self._device), targets.to(self._device), names)
+            return score_candidates(
+                self._model,
+                self._head,
+                inputs.to(self._device),
+                targets.to(self._device),
+                names,
+                embeddings=embeddings,
+            )
 
 
 def _linear_in_float32(head: nn.Linear, features: Tensor) -> Tensor:

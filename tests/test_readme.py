@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from common.config import RunOptions, ScorerOptions, TrainerOptions, load_options
+from common.config import IrreducibleOptions, RunOptions, ScorerOptions, TrainerOptions, load_options
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-KINDS = {"run": RunOptions, "trainer": TrainerOptions, "scorer": ScorerOptions}
+KINDS = {"run": RunOptions, "trainer": TrainerOptions, "scorer": ScorerOptions, "irreducible": IrreducibleOptions}
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^marginstream .*$", "\n".join(SHELL_BLOCKS), flags=re.MULTILINE)
 CONFIGS = sorted((ROOT / "deploy" / "configs").rglob("*.toml"))
@@ -36,12 +36,17 @@ def test_every_shipped_configuration_loads(path, kind):
 
 
 def test_the_program_of_the_readme_trains(tmp_path):
-    program = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert program is not None, "README has no Python example"
-    (tmp_path / "my_net.py").write_text(program.group(1).replace("steps=1000", "steps=150"))
+    (program,) = [text for text in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "__main__" in text]
+    (tmp_path / "my_net.py").write_text(program.replace("steps=1000", "steps=150"))
     result = subprocess.run(
         [sys.executable, "my_net.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
     )
     assert result.returncode == 0, result.stderr
     assert "'steps': 150" in result.stdout
     assert "'stale'" in result.stdout, "no step trained on scored candidates"
+
+
+def test_the_method_of_the_readme_is_the_one_that_is_tested():
+    example = (ROOT / "tests" / "common" / "selection" / "example_method.py").read_text(encoding="utf-8").strip()
+    assert example in README
+    assert '"every-other": Entry("every_other:EveryOther"),' in README

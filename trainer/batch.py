@@ -1,5 +1,6 @@
 """What a training step gets, and how it is put together from positions or from shipped payload."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,8 +10,7 @@ from torch import Tensor
 
 from common.data.reader import SampleReader
 from common.data.source import Source
-from common.selection.method import Method
-from trainer.pool import ScoredChunk
+from trainer.candidates import NOT_STREAMED, Picked
 
 Origin = Literal["plain", "fresh", "stale", "reused", "fallback"]
 
@@ -27,8 +27,15 @@ class Batch:
         step: optimiser steps completed before this batch.
         origin: plain (warm-up, annealing, uniform mode), fresh or stale (selected by score), reused (next-best of an
             earlier pool), fallback (a plain batch because too few candidates were ready).
-        staleness: (b,) int64, step minus the step of the weights that scored each sample; empty if not scored.
+        staleness: (n,) int64, step minus the step of the weights that scored each sample; without those whose score is
+            remembered or that were not scored.
         num_candidates: samples that were offered for this step; 0 if nothing was selected.
+        probability: (b,) float32 on the CPU, with which each was drawn; 1 where nothing was left to chance.
+        effective_size: (Σw)²/Σw², how many equally weighted samples it is worth; NaN where nothing was selected.
+        num_missing: samples fewer than were asked for, because too few candidates had a finite score. A sample that was
+            drawn twice is one row and not missing.
+        scores, margins: (b,) float32 on the CPU, of the method's score and of the minimal margin; NaN where unknown,
+            empty where nothing was selected.
     """
 
     inputs: Tensor
@@ -39,6 +46,11 @@ class Batch:
     origin: Origin
     staleness: "np.ndarray[tuple[int], np.dtype[np.int64]]" = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     num_candidates: int = 0
+    probability: Tensor = field(default_factory=lambda: torch.ones(0))
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))
+    margins: Tensor = field(default_factory=lambda: torch.empty(0))
+    effective_size: float = math.nan
+    num_missing: int = 0
 
     @property
     def is_selected(self) -> bool:
@@ -47,74 +59,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Picked:
-    """Selected rows of a candidate set: positions, scoring steps and, as payload, the samples themselves."""
-
-    positions: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    version_steps: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    weights: Tensor
-    inputs: Tensor | None = None
-    targets: Tensor | None = None
-
-
-class CandidateSet:
-    """The union of the chunks of one step. What was picked is not picked again, so the rest can be reused.
-
-    Candidates whose payload was not shipped (`best:k`) cannot be trained on and count as dropped.
-    """
-
-    def __init__(self, chunks: list[ScoredChunk]) -> None:
-        self._chunks = chunks
-        self.positions = np.concatenate([chunk.positions for chunk in chunks])
-        self.version_steps = np.concatenate(
-            [np.full(chunk.stop - chunk.start, chunk.version.step, dtype=np.int64) for chunk in chunks]
-        )
-        self.scores = torch.cat([_available(chunk) for chunk in chunks])
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def pick(self, method: Method, num: int, *, oldest_step: int = 0) -> Picked:
-        """Select up to `num` candidates scored with weights of at least `oldest_step`; fewer if fewer are left."""
-        scores = self.scores
-        if oldest_step > self.version_steps.min():
-            scores = scores.where(torch.from_numpy(self.version_steps >= oldest_step), torch.nan)
-        selection = method.select(scores, num)
-        self.scores[selection.indices] = torch.nan
-        rows = selection.indices.numpy()
-        inputs, targets = self._shipped(rows)
-        return Picked(self.positions[rows], self.version_steps[rows], selection.weights, inputs, targets)
-
-    def _shipped(self, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
-        """The picked samples out of the payload, in the order of `rows`; None by reference."""
-        if self._chunks[0].payload is None or len(rows) == 0:
-            return None, None
-        inputs, targets, offset = [], [], 0
-        order = []
-        for chunk in self._chunks:
-            assert chunk.payload is not None, "chunks with and without payload in one step"
-            num = chunk.stop - chunk.start
-            place = np.full(num, -1, dtype=np.int64)
-            place[chunk.payload.rows.numpy()] = np.arange(len(chunk.payload.rows))
-            mine = np.flatnonzero((rows >= offset) & (rows < offset + num))
-            shipped = torch.from_numpy(place[rows[mine] - offset])
-            inputs.append(chunk.payload.inputs[shipped])
-            targets.append(chunk.payload.targets[shipped])
-            order.append(mine)
-            offset += num
-        back = torch.from_numpy(np.argsort(np.concatenate(order)))
-        return torch.cat(inputs)[back], torch.cat(targets)[back]
-
-
-def _available(chunk: ScoredChunk) -> Tensor:
-    if chunk.payload is None:
-        return chunk.scores.clone()
-    shipped = torch.full_like(chunk.scores, torch.nan)
-    shipped[chunk.payload.rows] = chunk.scores[chunk.payload.rows]
-    return shipped
 
 
 class Gatherer:
@@ -147,11 +91,28 @@ class Gatherer:
 
     def picked_batch(self, picked: Picked, step: int, origin: Origin, num_candidates: int) -> Batch:
         """A batch of selected candidates, by reference or out of the payload."""
-        if picked.inputs is None or picked.targets is None:
-            samples = self.candidates.read(picked.positions)
-            ids, inputs, targets = samples.ids, samples.inputs, samples.targets
-        else:
-            ids, inputs, targets = self.candidates.order.ids(picked.positions), picked.inputs, picked.targets
-        inputs, targets = self.to_device(inputs, targets)
-        staleness = step - picked.version_steps
-        return Batch(inputs, targets, picked.weights.to(self._device), ids, step, origin, staleness, num_candidates)
+        inputs, targets = picked.inputs, picked.targets
+        if inputs is None or targets is None:
+            samples = self.candidates.fetch(picked.ids, picked.visits)
+            inputs, targets = samples.inputs, samples.targets
+        return batch_of(picked, *self.to_device(inputs, targets), step, origin, num_candidates)
+
+
+def batch_of(picked: Picked, inputs: Tensor, targets: Tensor, step: int, origin: Origin, num_candidates: int) -> Batch:
+    """A batch of selected candidates whose prepared samples are on the trainer's device."""
+    steps = picked.version_steps
+    return Batch(
+        inputs,
+        targets,
+        picked.weights.to(targets.device),
+        picked.ids,
+        step,
+        origin,
+        step - steps[steps != NOT_STREAMED],
+        num_candidates,
+        picked.probability,
+        picked.scores,
+        picked.margins,
+        float(picked.weights.sum() ** 2 / picked.weights.square().sum().clamp(min=1e-12)),
+        picked.num_missing,
+    )

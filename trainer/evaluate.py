@@ -1,6 +1,6 @@
-"""Loss and accuracy on held-out data.
+"""Loss and accuracy on held-out data, or on any samples without augmentation.
 
-B = batch, C = classes.
+B = batch, C = classes, n = samples.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.data.source import Source
+from common.data.source import Source, Split
 from common.errors import DataError
 from common.models import evaluating, unwrap
 from common.models.loss import per_sample_loss
@@ -17,13 +17,13 @@ from common.models.loss import per_sample_loss
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over the held-out samples.
+    """Means over the held-out samples, or over those that were asked for.
 
     Attributes:
         accuracy: in [0, 1]; over all targets where a sample has several. NaN where the model's outputs are no logits of
             its targets.
         loss: without label smoothing; nats where it is the cross-entropy.
-        num: held-out samples.
+        num: samples.
     """
 
     accuracy: float
@@ -32,32 +32,50 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, source: Source, *, device: torch.device | str, batch_size: int = 512) -> Evaluation:
-    """Evaluate on `source.held_out` in eval mode; afterwards every module has its own training flag back.
-
-    Sums stay on the device, in float64 where it has that, and are waited for once, at the end.
-
-    Args:
-        model: on `device`; wrapped or not. Wrappers are bypassed: one rank may evaluate alone, and no shape is compiled
-            for the last, shorter batch.
+    """Evaluate on `source.held_out`, as `sample_losses` does.
 
     Raises:
         DataError: the source has no held-out data.
     """
     if source.held_out is None or len(source.held_out) == 0:
         raise DataError(f"source {source.name} has no held-out data to evaluate on")
-    model, num = unwrap(model), len(source.held_out)
+    ids = torch.arange(len(source.held_out))
+    return sample_losses(model, source, source.held_out, ids, device=device, batch_size=batch_size)[1]
+
+
+def sample_losses(
+    model: nn.Module, source: Source, split: Split, ids: Tensor, *, device: torch.device | str, batch_size: int = 512
+) -> tuple[Tensor, Evaluation]:
+    """Losses of samples, not augmented, in eval mode; afterwards every module has its own training flag back.
+
+    Sums stay on the device, in float64 where it has that, and are waited for once, at the end.
+
+    Args:
+        model: on `device`; wrapped or not. Wrappers are bypassed: one rank may evaluate alone, and no shape is compiled
+            for the last, shorter batch.
+        source: prepares the inputs.
+        split: of that source.
+        ids: (n,) int64 on the CPU, n >= 1, of samples of the split.
+
+    Returns:
+        (n,) float32 losses on `device`, in the order of `ids`, and their means.
+    """
+    model, num = unwrap(model), len(ids)
     device = torch.device(device)
     dtype = torch.float32 if device.type == "mps" else torch.float64
     correct_sum, loss_sum = torch.zeros(2, dtype=dtype, device=device).unbind()
+    losses = torch.empty(num, device=device)
     with evaluating(model), torch.inference_mode():
         for start in range(0, num, batch_size):
-            fetched = source.held_out.fetch(torch.arange(start, min(start + batch_size, num)))
-            inputs, targets = (_to(tensor, device) for tensor in fetched)
+            inputs, targets = (_to(tensor, device) for tensor in split.fetch(ids[start : start + batch_size]))
             outputs = model(source.prepare(inputs))
-            loss_sum += per_sample_loss(model, outputs, targets).sum(dtype=dtype)
+            batch_losses = per_sample_loss(model, outputs, targets)
+            losses[start : start + batch_size] = batch_losses
+            loss_sum += batch_losses.sum(dtype=dtype)
             correct_sum += _num_correct(outputs, targets, source.num_classes)
     correct, loss = torch.stack([correct_sum, loss_sum]).tolist()
-    return Evaluation(accuracy=correct / (num * math.prod(targets.shape[1:])), loss=loss / num, num=num)
+    evaluation = Evaluation(accuracy=correct / (num * math.prod(targets.shape[1:])), loss=loss / num, num=num)
+    return losses, evaluation
 
 
 def _num_correct(outputs: Tensor, targets: Tensor, num_classes: int) -> Tensor | float:

@@ -17,11 +17,10 @@ class Figures:
     samples_trained: int = 0
     selecting_steps: int = 0  # steps outside warm-up and annealing
     selected_steps: int = 0  # of those, the ones that trained on scored candidates
-    selected_samples: int = 0  # samples picked out of new candidates, without reused ones
+    selected_samples: int = 0  # drawn out of new candidates, one drawn twice counting twice; without reused ones
     reused_samples: int = 0
     candidates_offered: int = 0
     short_batches: int = 0
-    fresh_scored: int = 0
     origins: Counter[str] = field(default_factory=Counter)
     staleness_counts: Counter[int] = field(default_factory=Counter)  # selected samples by staleness in steps
 
@@ -30,14 +29,14 @@ class Figures:
         self.steps += 1
         self.samples_trained += len(batch)
         self.origins[batch.origin] += 1
-        self.short_batches += len(batch) < batch_size
+        self.short_batches += batch.num_missing > 0
         self.selecting_steps += selecting
         self.selected_steps += batch.is_selected
         self.candidates_offered += batch.num_candidates
         if batch.origin == "reused":
             self.reused_samples += len(batch)
         elif batch.is_selected:
-            self.selected_samples += len(batch)
+            self.selected_samples += batch_size - batch.num_missing
         values, counts = np.unique(batch.staleness, return_counts=True)
         self.staleness_counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
@@ -89,32 +88,3 @@ class Figures:
             "short_batches": self.short_batches,
             "steps_by_origin": dict(self.origins),
         }
-
-
-@dataclass
-class UniformCandidates:
-    """Loss and accuracy over candidates before selection: an unbiased view of the training data, for free."""
-
-    loss_sum: float = 0.0
-    loss_num: int = 0
-    correct: float = 0.0
-    accuracy_num: int = 0
-
-    def add(self, num: int, loss_mean: float | None, accuracy: float | None) -> None:
-        if loss_mean is not None and loss_mean == loss_mean:
-            self.loss_sum += num * loss_mean
-            self.loss_num += num
-        if accuracy is not None and accuracy == accuracy:
-            self.correct += num * accuracy
-            self.accuracy_num += num
-
-    def take(self) -> dict[str, float]:
-        """Means since the last call, by curve; without those that have no samples."""
-        means = {}
-        if self.loss_num:
-            means["loss/uniform"] = self.loss_sum / self.loss_num
-        if self.accuracy_num:
-            means["accuracy/uniform"] = self.correct / self.accuracy_num
-        self.loss_sum = self.correct = 0.0
-        self.loss_num = self.accuracy_num = 0
-        return means

@@ -3,88 +3,186 @@
 The feeder reads candidates ahead; scoring and selecting wait for the current weights, so the training thread does them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from common.errors import TrainingDiverged
-from common.scoring import score_candidates
-from common.selection.method import Method
-from trainer.batch import Batch, Gatherer
-from trainer.figures import UniformCandidates
+from common.protocol import Version
+from common.scoring import Scored, score_candidates
+from trainer.assembly import Assembly
+from trainer.batch import Batch, Gatherer, batch_of
+from trainer.candidates import Picked
+from trainer.chunks import Payload, ScoredChunk
+from trainer.curves import UniformCandidates
+from trainer.leases import Pace
 from trainer.plan import Plan
 from trainer.sourcing import PlainBatches
+
+MAX_DRAWS = 64  # chunks that a stream may reject before its step makes do with what there is
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Candidates of positions [start, stop), prepared and on the device: `inputs` (n, ...), `targets` (n, ...)."""
+
+    start: int
+    stop: int
+    inputs: Tensor
+    targets: Tensor
+    ids: np.ndarray
 
 
 @dataclass(frozen=True)
 class FreshCandidates:
-    """Candidates of one step, prepared, to be scored by the training thread with its current weights.
+    """A step that selects, and the chunks that were read ahead for it, in the order of their positions."""
 
-    Attributes:
-        chunks: (chunk_size, ...) inputs and targets on the device, in the order of positions.
-        ids: (B,) int64.
-    """
+    chunks: list[Chunk]
 
-    chunks: list[tuple[Tensor, Tensor]]
-    ids: np.ndarray
+    def __len__(self) -> int:
+        return sum(len(chunk.ids) for chunk in self.chunks)
 
 
 class FreshSourcing:
-    """Fresh mode: consecutive candidates of the same order that scorers would be leased."""
+    """Consecutive candidates of the same order that scorers would be leased. Owned by the feeder thread.
+
+    Args:
+        draws_ahead: chunks that each step takes; 0 for a stream, whose steps take as many as they need.
+        pace: of a method that scores all samples now and then; None for one that scores candidates step by step.
+    """
 
     def __init__(
-        self, plan: Plan, plain: PlainBatches, gatherer: Gatherer, *, num_candidates: int, chunk_size: int
+        self,
+        plan: Plan,
+        plain: PlainBatches,
+        gatherer: Gatherer,
+        *,
+        chunk_size: int,
+        draws_ahead: int,
+        pace: Pace | None = None,
     ) -> None:
         self._plan = plan
         self._plain = plain
         self._gatherer = gatherer
-        self._num_candidates = num_candidates
         self._chunk_size = chunk_size
+        self._draws_ahead = draws_ahead
+        self._pace = pace
         self.next_position = 0
 
     def prepare(self, step: int) -> Batch | FreshCandidates:
         if not self._plan.selects(step):
             return self._plain.next(step)
-        start, self.next_position = self.next_position, self.next_position + self._num_candidates
-        chunks, ids = [], []
-        for first in range(start, self.next_position, self._chunk_size):
-            samples = self._gatherer.candidates.read(np.arange(first, first + self._chunk_size))
-            chunks.append(self._gatherer.to_device(samples.inputs, samples.targets))
-            ids.append(samples.ids)
-        return FreshCandidates(chunks, np.concatenate(ids))
+        return FreshCandidates([self.draw() for _ in range(self._draws_ahead)])
+
+    def due(self, step: int) -> Iterator[Chunk]:
+        """What a sweep over all samples has come to by this step. One at a time: at first that is the whole data set.
+
+        For the training thread; nothing is drawn ahead then.
+        """
+        while self._pace is not None and self.next_position < self._pace.position_limit(step):
+            yield self.draw()
+
+    def draw(self) -> Chunk:
+        """The next chunk. The training thread may call it where the feeder draws nothing ahead."""
+        start = self.next_position
+        self.next_position += self._chunk_size
+        samples = self._gatherer.candidates.read(np.arange(start, self.next_position))
+        inputs, targets = self._gatherer.to_device(samples.inputs, samples.targets)
+        return Chunk(start, self.next_position, inputs, targets, samples.ids)
 
 
-def select_fresh(
-    candidates: FreshCandidates,
-    step: int,
-    model: nn.Module,
-    head: nn.Linear,
-    method: Method,
-    batch_size: int,
-    uniform: UniformCandidates,
-) -> Batch:
-    """Score the candidates with the weights as they are and keep the selected ones.
+class FreshSelecting:
+    """Scores candidates with the weights as they are and makes batches of the selected ones. Training thread only.
 
     Args:
-        uniform: gets loss and accuracy of the candidates.
+        assembly: the method, the queue, the ledger, and what they ask for.
+        uniform: gets loss, accuracy and tau of the candidates.
     """
-    assert method.score is not None, "uniform training selects nothing"
-    scores = []
-    for inputs, targets in candidates.chunks:
-        scored = score_candidates(model, head, inputs, targets, [method.score])
-        uniform.add(scored.num, scored.loss_mean, scored.accuracy)
-        scores.append(scored.scores[method.score])
-    selection = method.select(torch.cat(scores), batch_size)
-    if len(selection.indices) == 0:
-        raise TrainingDiverged(
-            f"step {step}: none of {len(candidates.ids)} candidates has a finite score; lower --lr or set "
-            "--optim.clip-norm"
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        sourcing: FreshSourcing,
+        gatherer: Gatherer,
+        model: nn.Module,
+        head: nn.Linear,
+        uniform: UniformCandidates,
+        *,
+        batch_size: int,
+    ) -> None:
+        self._assembly = assembly
+        self._selector = assembly.selector
+        self._sourcing = sourcing
+        self._gatherer = gatherer
+        self._model = model
+        self._head = head
+        self._uniform = uniform
+        self._batch_size = batch_size
+        self.num_scored = 0
+
+    def batch(self, candidates: FreshCandidates, step: int) -> Batch:
+        """The batch of a step.
+
+        Raises:
+            TrainingDiverged: no candidate has a finite score.
+        """
+        offered = self._selector.offer([self._score(chunk, step) for chunk in candidates.chunks], step)
+        for chunk in self._sourcing.due(step):
+            offered += self._selector.offer([self._score(chunk, step)], step)
+        picked, draws = self._selector.pick(step), 0
+        if self._selector.kind == "stream":
+            while picked is None and draws < MAX_DRAWS:
+                offered += self._selector.offer([self._score(self._sourcing.draw(), step)], step)
+                picked, draws = self._selector.pick(step), draws + 1
+            if picked is None:
+                picked = self._selector.queue.take_all(self._batch_size, step)
+        if picked is None or len(picked) == 0:
+            raise TrainingDiverged(
+                f"step {step}: none of {offered} candidates has a finite score; lower --lr or set --optim.clip-norm"
+            )
+        return self._batch_of(picked, step, offered)
+
+    def _batch_of(self, picked: Picked, step: int, offered: int) -> Batch:
+        if picked.inputs is None or picked.targets is None:
+            return self._gatherer.picked_batch(picked, step, "fresh", offered)
+        return batch_of(picked, picked.inputs, picked.targets, step, "fresh", offered)
+
+    def _score(self, chunk: Chunk, step: int) -> ScoredChunk:
+        wanted = self._assembly.plan_visit(chunk.start, chunk.stop)
+        whole = ScoredChunk(
+            chunk.start,
+            chunk.stop,
+            Version(0, step),
+            {},
+            wanted,
+            payload=Payload(torch.arange(len(chunk.ids)), chunk.inputs, chunk.targets),
         )
-    rows = selection.indices.to(candidates.chunks[0][0].device)
-    inputs = torch.cat([chunk[0] for chunk in candidates.chunks])[rows]
-    targets = torch.cat([chunk[1] for chunk in candidates.chunks])[rows]
-    ids = candidates.ids[selection.indices.numpy()]
-    weights = selection.weights.to(rows.device)
-    return Batch(inputs, targets, weights, ids, step, "fresh", np.zeros_like(ids), len(candidates.ids))
+        if self._assembly.prediction is not None:  # instead of a forward pass of the model
+            return replace(whole, scores={self._assembly.score_names[0]: self._assembly.prediction.predict(chunk.ids)})
+        rows = None if wanted is None else torch.from_numpy(np.flatnonzero(wanted))
+        if rows is not None and len(rows) == 0:
+            return whole
+        inputs = chunk.inputs if rows is None else chunk.inputs[rows]
+        targets = chunk.targets if rows is None else chunk.targets[rows]
+        scored = score_candidates(
+            self._model,
+            self._head,
+            inputs,
+            targets,
+            self._assembly.score_names,
+            embeddings=self._assembly.embeddings,
+        )
+        self.num_scored += scored.num
+        self._uniform.add(scored.num, scored.loss_mean, scored.accuracy, scored.tau)
+        scores = _spread(scored, rows, len(chunk.ids))
+        return replace(whole, scores=scores, errors=scored.errors, features=scored.features)
+
+
+def _spread(scored: Scored, rows: Tensor | None, num: int) -> dict[str, Tensor]:
+    """Scores at their places of the whole chunk, NaN at the others."""
+    if rows is None:
+        return scored.scores
+    return {name: torch.full((num,), torch.nan).index_put((rows,), row) for name, row in scored.scores.items()}

@@ -2,12 +2,14 @@
 
 from collections.abc import Container
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from common.arrays import as_tensor
 from common.errors import ProtocolError
-from common.protocol import Candidates, Lease, Version, Welcome
-from trainer.pool import Payload, ScoredChunk
+from common.protocol import Array, Candidates, Lease, Version, Welcome, unpack_mask
+from trainer.chunks import Payload, ScoredChunk
 from trainer.terms import Terms
 
 
@@ -30,19 +32,51 @@ def scored_chunk(
         raise ProtocolError(
             f"candidates of step {message.version.step}, older than their lease allows ({lease.oldest_step})"
         )
-    scores = torch.from_numpy(message.finite_scores()[0].copy())
+    if message.errors is not None and message.features is not None:
+        sizes = message.errors.shape[1], message.features.shape[1]
+        if sizes != terms.embedding_sizes:
+            raise ProtocolError(f"errors and features have {sizes} columns, the head has {terms.embedding_sizes}")
+    wanted = unpack_mask(lease.mask, lease.stop - lease.start) if lease.mask else None
     return ScoredChunk(
         start=lease.start,
         stop=lease.stop,
         version=message.version,
-        scores=scores,
+        scores={
+            name: torch.from_numpy(_spread(row, wanted))
+            for name, row in zip(welcome.scores, message.finite_scores(), strict=True)
+        },
+        wanted=wanted,
         loss_mean=message.loss_mean,
         accuracy=message.accuracy,
-        payload=_payload(message, terms),
+        tau=message.tau,
+        errors=_spread_rows(message.errors, wanted),
+        features=_spread_rows(message.features, wanted),
+        payload=_payload(message, terms, wanted),
     )
 
 
-def _payload(message: Candidates, terms: Terms) -> Payload | None:
+def _spread(row: np.ndarray, wanted: np.ndarray | None) -> np.ndarray:
+    """A copy of (m,) values at the m wanted of n places, NaN at the others."""
+    if wanted is None:
+        return row.copy()
+    spread = np.full(len(wanted), np.nan, dtype=np.float32)
+    spread[wanted] = row
+    return spread
+
+
+def _spread_rows(array: Array | None, wanted: np.ndarray | None) -> Tensor | None:
+    """(m, D) rows at the wanted places, zeros at the others; without a mask over the received frame, not copied."""
+    if array is None:
+        return None
+    rows = as_tensor(array)
+    if wanted is None:
+        return rows
+    spread = torch.zeros(len(wanted), *rows.shape[1:], dtype=rows.dtype)
+    spread[torch.from_numpy(wanted)] = rows
+    return spread
+
+
+def _payload(message: Candidates, terms: Terms, wanted: np.ndarray | None) -> Payload | None:
     """Tensors over the received frames, not copied; the frames live as long as the chunk."""
     if message.inputs is None or message.targets is None:
         return None
@@ -55,4 +89,6 @@ def _payload(message: Candidates, terms: Terms) -> Payload | None:
     rows = torch.arange(message.num)
     if message.rows is not None:
         rows = torch.from_numpy(message.rows.as_numpy().astype("int64"))
+    if wanted is not None:
+        rows = torch.from_numpy(np.flatnonzero(wanted))[rows]
     return Payload(rows, as_tensor(message.inputs), as_tensor(message.targets))

@@ -13,7 +13,13 @@ Not thread-safe: `trainer.pool.Pool` holds the lock.
 
 import bisect
 import collections
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import numpy as np
+
+Wanted = np.ndarray | None  # (n,) bool: positions of a chunk that want a score; None for all
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class Pace:
         push_every: steps between weight pushes.
         first_step: first step that trains on scored candidates (the end of the warm-up).
         stop_step: first step that no longer does (the start of the annealing).
+        sweep: (positions that may be scored at once, positions more for each step): for a method that draws from all
+            samples and has them scored anew now and then. None: as many as are consumed.
     """
 
     chunks_per_step: int
@@ -33,11 +41,18 @@ class Pace:
     push_every: int
     first_step: int
     stop_step: int
+    sweep: tuple[int, float] | None = None
 
     @property
     def warmup_lead(self) -> int:
         """How many steps before the end of the warm-up scoring begins: enough for the pool to be full, not staler."""
         return min(self.max_staleness, 2 * self.push_every)
+
+    def position_limit(self, next_step: int) -> float:
+        """The first position that must not be scored yet."""
+        if self.sweep is None:
+            return math.inf
+        return self.sweep[0] + self.sweep[1] * max(0, next_step - self.first_step)
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,11 @@ class Outstanding:
     stop: int
     oldest_step: int
     issued_at: float
+    wanted: Wanted = None
+
+    def __len__(self) -> int:
+        """How many positions want a score."""
+        return self.stop - self.start if self.wanted is None else int(self.wanted.sum())
 
 
 @dataclass
@@ -76,16 +96,19 @@ class LeaseBook:
     Args:
         chunk_size: positions per chunk.
         pace: bounds, see there.
+        plan_visit: told [start, stop) once, when a chunk is first leased, it says which positions want a score.
     """
 
     chunk_size: int
     pace: Pace
+    plan_visit: Callable[[int, int], Wanted] = lambda start, stop: None
     next_position: int = 0
     account: Account = field(default_factory=Account)
     outstanding: dict[int, Outstanding] = field(default_factory=dict)
     ready: list[int] = field(default_factory=list)  # starts of scored, unconsumed chunks, ascending
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
     _reissue: list[int] = field(default_factory=list)  # starts of chunks whose lease was lost, ascending
+    _wanted: dict[int, Wanted] = field(default_factory=dict)  # by start, of chunks leased and not accepted
     _last_lease: int = 0
 
     def issue(
@@ -113,14 +136,18 @@ class LeaseBook:
             or announced_step < oldest_step
             or (in_warmup and announced_step < use_step - self.pace.warmup_lead - self.pace.push_every)
             or len(self.ready) + len(self.outstanding) >= self.most_unconsumed(credits)
+            or start >= self.pace.position_limit(next_step)
         ):
             return None
         if self._reissue:
             self._reissue.pop(0)
         else:
             self.next_position += self.chunk_size
+            self._wanted[start] = self.plan_visit(start, self.next_position)
         self._last_lease += 1
-        held = Outstanding(self._last_lease, session, start, start + self.chunk_size, oldest_step, now)
+        held = Outstanding(
+            self._last_lease, session, start, start + self.chunk_size, oldest_step, now, self._wanted[start]
+        )
         self.outstanding[held.lease] = held
         self.account.leased += 1
         return held
@@ -136,7 +163,7 @@ class LeaseBook:
         if held is None or held.session != session:
             self.refused["no such lease"] += 1
             return None
-        del self.outstanding[lease]
+        del self.outstanding[lease], self._wanted[held.start]
         bisect.insort(self.ready, held.start)
         return held
 
@@ -167,3 +194,4 @@ class LeaseBook:
         self.outstanding.clear()
         self.ready.clear()
         self._reissue.clear()
+        self._wanted.clear()

@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from common.config import TrainerOptions
@@ -13,21 +14,22 @@ from common.data.source import AbsentSplit, Source
 from common.endpoints import port_of, weights_endpoint
 from common.errors import ConfigError
 from common.models import unwrap
+from common.order import Order
 from common.processes import private_folder
-from common.protocol import DEFAULT_LIMITS
-from common.selection.methods import METHODS
+from common.protocol import DEFAULT_LIMITS, Feedback
 from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import model_fingerprint
-from trainer.leases import LeaseBook, Pace
+from trainer.assembly import Assembly
+from trainer.leases import LeaseBook, Wanted
 from trainer.plan import Plan
 from trainer.pool import Pool
+from trainer.prediction import LossHistories
 from trainer.publisher import Publisher
 from trainer.service import Service
+from trainer.sessions import HistoriesOf
 from trainer.terms import Terms
 
 log = logging.getLogger(__name__)
-
-LOWEST_IS_HARD = frozenset({"mms"})  # scores whose low end is the hard one
 
 
 class ScorerLink:
@@ -40,11 +42,16 @@ class ScorerLink:
     """
 
     def __init__(
-        self, options: TrainerOptions, source: Source, model: nn.Module, head: nn.Linear, plan: Plan, generation: int
+        self,
+        options: TrainerOptions,
+        source: Source,
+        model: nn.Module,
+        head: nn.Linear,
+        plan: Plan,
+        generation: int,
+        assembly: Assembly,
     ) -> None:
         self._options = options
-        chunk_size = options.resolved_chunk_size
-        chunks_per_step = options.max_candidates // chunk_size
         self._plan = plan
         self.ships_all = isinstance(source.train, AbsentSplit)
         if self.ships_all and (options.transfer, options.payload) != ("payload", "all"):
@@ -52,16 +59,20 @@ class ScorerLink:
                 f"--transfer {options.transfer} --payload {options.payload}: this trainer's source has no readable "
                 "training samples; use --transfer payload --payload all"
             )
-        first_step, self.stop_step = (0, options.steps) if self.ships_all else (plan.first_step, plan.stop_step)
-        pace = Pace(chunks_per_step, options.max_staleness, options.push_every, first_step, self.stop_step)
+        self.stop_step = assembly.pace.stop_step
         self.pool = Pool(
-            LeaseBook(chunk_size, pace),
+            LeaseBook(options.resolved_chunk_size, assembly.pace, assembly.plan_visit),
             min_candidates=options.batch_size,
-            chunks_per_step=chunks_per_step,
+            chunks_per_step=assembly.pace.chunks_per_step,
             exact=options.candidates != "auto",
         )
         self._publisher = Publisher(unwrap(model), head, generation)
-        self.service = Service(terms_of(options, source, model, generation), self.pool, self._publisher)
+        terms = terms_of(options, source, model, generation, assembly)
+        histories_of = None
+        if assembly.histories is not None:
+            order = Order(source.sample.num_samples, options.seed, "candidates")
+            histories_of = histories_by_position(assembly.histories, order)
+        self.service = Service(terms, self.pool, self._publisher, histories_of)
         self._io = IOThread("trainer-io", self.service, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
         self._opened_at = time.perf_counter()
         self._closing = contextlib.ExitStack()
@@ -112,6 +123,15 @@ class ScorerLink:
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))
 
+    def learn(self, ids: np.ndarray, losses: np.ndarray, histories: np.ndarray) -> None:
+        """Have the predictor learn from losses of trained samples. Never blocks; any thread.
+
+        Args:
+            ids, losses: (b,) int64 and float32; histories: (b, H) float32, the losses before these.
+        """
+        feedback = Feedback.of(ids, losses, histories)
+        self._io.post(lambda: self.service.send_feedback(feedback))
+
     def _check_alive(self) -> None:
         if not self._io.alive:
             raise RuntimeError("the trainer's I/O thread has ended; no scorer can be heard") from self._io.error
@@ -143,13 +163,22 @@ class ScorerLink:
         }
 
 
-def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generation: int) -> Terms:
+def histories_by_position(histories: LossHistories, order: Order) -> HistoriesOf:
+    """Past losses of the positions of a lease that want a score."""
+
+    def of(start: int, stop: int, wanted: Wanted) -> np.ndarray:
+        positions = np.arange(start, stop)
+        return histories.of(order.ids(positions if wanted is None else positions[wanted]))
+
+    return of
+
+
+def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generation: int, assembly: Assembly) -> Terms:
     """What scorers of this run are told and must match."""
     sample = source.sample
     fingerprint = {"model": model_fingerprint(unwrap(model))}
     if not isinstance(source.train, AbsentSplit):
         fingerprint |= data_fingerprint(source, options.augment)
-    score = METHODS[options.method].score
     return Terms(
         run=options.out.name if options.out is not None else "",
         generation=generation,
@@ -157,8 +186,11 @@ def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generati
         num_samples=sample.num_samples,
         num_classes=sample.num_classes,
         chunk_size=options.resolved_chunk_size,
-        scores=(score,) if score is not None else (),
-        lowest_is_hard=score in LOWEST_IS_HARD,
+        scores=assembly.score_names,
+        lowest_is_hard=assembly.lowest_is_hard,
+        embeddings=assembly.embeddings,
+        embedding_sizes=assembly.embedding_sizes,
+        backend=options.entry.backend,
         transfer=options.transfer,
         best_k=options.payload_best if options.transfer == "payload" else None,
         fingerprint=fingerprint,

@@ -19,8 +19,9 @@ from common.devices import pick_device, set_threads
 from common.errors import ConfigError, TrainingDiverged
 from common.models import build_model, unwrap
 from common.run import Run
-from trainer.evaluate import evaluate
+from trainer.evaluate import Evaluation, evaluate
 from trainer.optimizers import build_optimizer, build_schedule
+from trainer.recalibrate import recalibrated, recalibration_inputs
 from trainer.step import BatchMeans, train_step
 from trainer.stream import SelectedBatches
 from trainer.trace import Trace
@@ -47,6 +48,8 @@ def main(options: TrainerOptions) -> int:
         if stopped_by:
             summary["stopped_by"] = stopped_by[0].name
         torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
+        if batches.ledger is not None:
+            batches.ledger.save(run.folder / "ledger.npz")
         summary["words"] = closing_words(summary)
         log.info("%s Run folder: %s", summary["words"], run.folder)
     run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
@@ -62,6 +65,13 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
     means = BatchMeans(device)
     accuracy_at = -1
     evaluation = None
+
+    def evaluate_now() -> Evaluation:
+        with run.timing("evaluate"):
+            now = evaluate(_evaluated(model, source, options, device), source, device=device)
+        run.log({"accuracy/held_out": now.accuracy, "loss/held_out": now.loss})
+        return now
+
     torch.manual_seed(options.seed)  # dropout and the like
     model.train()
     for batch in batches:
@@ -74,9 +84,7 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
             trace.write(batch, result)
         run.step = batches.completed
         if run.due(options.log.eval_every):
-            with run.timing("evaluate"):
-                evaluation, accuracy_at = evaluate(model, source, device=device), run.step
-            run.log({"accuracy/held_out": evaluation.accuracy, "loss/held_out": evaluation.loss})
+            evaluation, accuracy_at = evaluate_now(), run.step
         if run.due(options.log.log_every) or run.step == 1:
             losses = means.take()
             check_finite(losses, run.step)
@@ -84,8 +92,7 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
             run.log(figures)
             log.info("%s", log_line(run.step, options.steps, figures, evaluation))
     if accuracy_at != run.step:
-        evaluation = evaluate(model, source, device=device)
-        run.log({"accuracy/held_out": evaluation.accuracy, "loss/held_out": evaluation.loss})
+        evaluation = evaluate_now()
     assert evaluation is not None, "a run ends with an evaluation"
     return {
         "accuracy": evaluation.accuracy,
@@ -99,6 +106,13 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
         "model": options.model,
         "seed": options.seed,
     }
+
+
+def _evaluated(model: nn.Module, source: Source, options: TrainerOptions, device: torch.device) -> nn.Module:
+    """What an evaluation looks at: the model, or a copy with BatchNorm statistics of uniform samples."""
+    if options.log.recalibrate == 0:
+        return model
+    return recalibrated(model, recalibration_inputs(source, options.log.recalibrate, device, options.seed))
 
 
 def check_finite(losses: dict[str, float], step: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from common.config.trainer import TrainerOptions
+from common.config import LearningOptions
 from common.config.training import ScheduleOptions
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 FUSED_DEVICES = ("cpu", "cuda")
 
 
-def build_optimizer(options: TrainerOptions, params: Iterable[nn.Parameter]) -> Optimizer:
+def build_optimizer(options: LearningOptions, params: Iterable[nn.Parameter]) -> Optimizer:
     """`--optimizer` at its peak rate `--lr`. Parameters that need no gradient are left out.
 
     Weight decay is added to the gradient for sgd and adam, and decoupled for adamw (Loshchilov & Hutter 2019,
@@ -37,7 +37,7 @@ def build_optimizer(options: TrainerOptions, params: Iterable[nn.Parameter]) -> 
     return AdamW(trained, lr, weight_decay=weight_decay, fused=fused)
 
 
-def build_schedule(optimizer: Optimizer, options: TrainerOptions, steps: int | None = None) -> LambdaLR:
+def build_schedule(optimizer: Optimizer, options: LearningOptions, steps: int | None = None) -> LambdaLR:
     """The rate of each step as a multiple of `--lr`; call `.step()` once after every optimiser step.
 
     | name | multiple while s steps are completed, of S |

@@ -7,46 +7,10 @@ chunk, never at its arrival.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
-from torch import Tensor
 
 from common.protocol import Version
+from trainer.chunks import ScoredChunk
 from trainer.leases import Account, LeaseBook, Outstanding
-
-
-@dataclass(frozen=True)
-class Payload:
-    """Samples shipped by a scorer: `rows` (k,) int64 of the chunk, `inputs` (k, ...), `targets` (k, ...)."""
-
-    rows: Tensor
-    inputs: Tensor
-    targets: Tensor
-
-
-@dataclass(frozen=True)
-class ScoredChunk:
-    """One chunk's scores, all of one weights version.
-
-    Attributes:
-        start, stop: positions.
-        version: of the weights when the forward pass started.
-        scores: (n,) float32, NaN where the candidate was dropped; which end is hard is the method's business.
-        loss_mean, accuracy: of the chunk, a uniform sample of the data; None where unknown.
-    """
-
-    start: int
-    stop: int
-    version: Version
-    scores: Tensor
-    loss_mean: float | None = None
-    accuracy: float | None = None
-    payload: Payload | None = None
-
-    @property
-    def positions(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        return np.arange(self.start, self.stop)
 
 
 class Pool:
@@ -72,21 +36,28 @@ class Pool:
         self.num_arrived = 0  # chunks ever accepted
         self.candidates_arrived = 0
         self.on_room: Callable[[], None] = lambda: None  # called without the lock when leases may be issuable
+        self.on_drop: Callable[[ScoredChunk], None] = lambda chunk: None  # likewise, for each chunk that is too stale
 
     # -- I/O thread ---------------------------------------------------------------------------------------------------
 
     def issue(self, session: int, credits: int) -> Outstanding | None:
         """See `LeaseBook.issue`; None also before weights were announced."""
         with self._changed:
-            if self.announced is None or self._closed:
-                return None
-            return self._book.issue(
-                session,
-                next_step=self.next_step,
-                announced_step=self.announced.step,
-                credits=credits,
-                now=time.monotonic(),
-            )
+            while self.announced is not None and not self._closed:
+                held = self._book.issue(
+                    session,
+                    next_step=self.next_step,
+                    announced_step=self.announced.step,
+                    credits=credits,
+                    now=time.monotonic(),
+                )
+                if held is None or len(held):
+                    return held
+                # Every score of this chunk is remembered: no scorer need see it.
+                assert held.wanted is not None, "an empty chunk"
+                self._book.accept(session, held.lease)
+                self._add(ScoredChunk(held.start, held.stop, self.announced, {}, held.wanted))
+            return None
 
     def lease(self, session: int, lease: int) -> Outstanding | None:
         """The outstanding lease of a session, if it is current."""
@@ -99,11 +70,14 @@ class Pool:
         with self._changed:
             if self._closed or self._book.accept(session, lease) is None:
                 return False
-            self._chunks[chunk.start] = chunk
-            self.num_arrived += 1
-            self.candidates_arrived += chunk.stop - chunk.start
-            self._notify()
+            self._add(chunk)
             return True
+
+    def _add(self, chunk: ScoredChunk) -> None:
+        self._chunks[chunk.start] = chunk
+        self.num_arrived += 1
+        self.candidates_arrived += len(chunk)
+        self._notify()
 
     def refuse(self, reason: str) -> None:
         with self._changed:
@@ -149,29 +123,42 @@ class Pool:
                 for start in starts:
                     self._book.consume(start)
                 self.next_step = step + 1  # before a lease is issued: the next chunk is for the next step
-        if taken or dropped:
-            self.on_room()
+        self._tell(dropped, has_room=bool(taken or dropped))
         return taken
 
-    def take_any(self) -> ScoredChunk | None:
-        """The first chunk there is, however old its scores: for plain batches out of the payload."""
+    def take_first(self, step: int | None = None) -> ScoredChunk | None:
+        """The first chunk there is, for a step that takes them one by one; None if there is none.
+
+        The next one then counts as for the next step, until `advance` says that this step needs more: scores of a
+        chunk that is leased too early would be too stale where `max_staleness` is 0.
+
+        Args:
+            step: scores must not be too stale for it; None takes them however old they are.
+        """
         with self._changed:
-            if not self._chunks:
-                return None
-            start = min(self._chunks)
-            self._book.consume(start)
-            chunk = self._chunks.pop(start)
-        self.on_room()
+            dropped = [] if step is None else self._drop_stale(step)
+            chunk = None
+            if self._chunks:
+                start = min(self._chunks)
+                self._book.consume(start)
+                chunk = self._chunks.pop(start)
+                if step is not None:
+                    self.next_step = step + 1
+        self._tell(dropped, has_room=chunk is not None or bool(dropped))
         return chunk
 
-    def _drop_stale(self, step: int) -> int:
-        stale = [
-            start for start, chunk in self._chunks.items() if step - chunk.version.step > self._book.pace.max_staleness
-        ]
+    def _drop_stale(self, step: int) -> list[ScoredChunk]:
+        oldest_step = step - self._book.pace.max_staleness
+        stale = [start for start, chunk in self._chunks.items() if chunk.version.step < oldest_step]
         for start in stale:
-            del self._chunks[start]
             self._book.drop(start)
-        return len(stale)
+        return [self._chunks.pop(start) for start in stale]
+
+    def _tell(self, dropped: list[ScoredChunk], *, has_room: bool) -> None:
+        for chunk in dropped:
+            self.on_drop(chunk)
+        if has_room:
+            self.on_room()
 
     def wait(self, timeout_s: float, seen: int | None = None) -> None:
         """Sleep until something arrives, `wake` is called or the time is over.

@@ -15,12 +15,14 @@ from common.protocol import (
     PROTOCOL_VERSION,
     Candidates,
     Error,
+    Feedback,
     Fetch,
     ForeignHello,
     Goodbye,
     Heartbeat,
     Hello,
     Message,
+    PredictorState,
     Reject,
     Return,
     Revoke,
@@ -30,8 +32,9 @@ from common.protocol import (
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from trainer.intake import scored_chunk
 from trainer.pool import Pool
+from trainer.predictor_desk import PredictorDesk
 from trainer.publisher import Publisher, Slot
-from trainer.sessions import Sent, Sessions
+from trainer.sessions import HistoriesOf, Sent, Sessions
 from trainer.terms import HEARTBEAT_S, Terms
 from trainer.weights_desk import WeightsDesk
 
@@ -58,14 +61,15 @@ class Service:
         terms: see there.
         pool: receives scored chunks, issues leases.
         publisher: holds the weights versions.
+        histories_of: see `Sessions`.
 
     Attributes:
         weights_port: told to scorers on tcp; 0 for ipc.
         push_wanted: a scorer joined that the newest version's dtype does not serve.
-        uniform_loss: (number, mean loss, accuracy) of each scored chunk, for the training thread to take.
+        uniform: (number, mean loss, accuracy, tau) of each chunk that the model scored, for the training thread.
     """
 
-    def __init__(self, terms: Terms, pool: Pool, publisher: Publisher) -> None:
+    def __init__(self, terms: Terms, pool: Pool, publisher: Publisher, histories_of: HistoriesOf | None = None) -> None:
         self._terms = terms
         self._pool = pool
         self._io: IOThread
@@ -74,15 +78,17 @@ class Service:
         self.weights_port = 0
         self.traffic = Traffic()
         self.push_wanted = False
-        self.uniform_loss: collections.deque[tuple[int, float, float | None]] = collections.deque(maxlen=256)
-        self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events)
+        self.uniform: collections.deque[tuple[int, float, float | None, float | None]] = collections.deque(maxlen=256)
+        self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, histories_of)
         self.weights = WeightsDesk(publisher, self.sessions, self._send, terms.wire)
+        self.predictor = PredictorDesk(self.sessions, self._send)
         self._handlers: dict[type[Message], Callable[..., None]] = {
             Candidates: self._on_candidates,
             Heartbeat: self._on_heartbeat,
             Return: self._on_return,
             Goodbye: self._on_goodbye,
             Error: self._on_error,
+            PredictorState: lambda peer, message: self.predictor.receive(self.sessions.heard(peer), message),
         }
 
     # -- called by the I/O thread -------------------------------------------------------------------------------------
@@ -134,6 +140,20 @@ class Service:
             if session.id in leases:
                 self._send(session.peer, Revoke(tuple(leases[session.id])))
 
+    def send_feedback(self, feedback: Feedback) -> None:
+        """Have a predictor learn from losses of trained samples, if there is one."""
+        told = self.predictor.feed(feedback)
+        self.traffic.events["feedback sent" if told else "feedback without a predictor"] += 1
+
+    @property
+    def predictor_state(self) -> PredictorState | None:
+        """The newest parameters of the predictor, for any thread; set them before the start of a restored run."""
+        return self.predictor.state
+
+    @predictor_state.setter
+    def predictor_state(self, state: PredictorState | None) -> None:
+        self.predictor.state = state
+
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _on_weights_channel(self, peer: bytes, message: Message) -> None:
@@ -168,8 +188,9 @@ class Service:
             weights_port=self.weights_port,
             version=self.weights.version_for(hello.precision),
         )
-        self.sessions.begin(peer, hello, welcome)
+        session = self.sessions.begin(peer, hello, welcome)
         self._send(peer, welcome)
+        self.predictor.welcome(session)
         self.sessions.issue_leases()
 
     def _reject(self, peer: bytes, name: str, message: str) -> None:
@@ -211,8 +232,8 @@ class Service:
         session.resident = message.version
         if self._pool.put(session.id, message.lease, chunk):
             self.traffic.candidates += message.num
-            if message.loss_mean is not None:
-                self.uniform_loss.append((message.num, message.loss_mean, message.accuracy))
+            if message.loss_mean is not None and session.backend != "proxy":  # a proxy's loss is not the model's
+                self.uniform.append((message.num, message.loss_mean, message.accuracy, message.tau))
         self.sessions.issue_leases()
 
     def _send(self, peer: bytes, message: Message, channel: Channel = CONTROL) -> Sent:

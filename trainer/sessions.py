@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import zmq
 
-from common.protocol import Hello, Lease, Message, Revoke, Version, Welcome
+from common.protocol import Array, Hello, Lease, Message, Revoke, Version, Welcome, pack_mask
 from common.transport import CONTROL, Channel
+from trainer.leases import Outstanding, Wanted
 from trainer.pool import Pool
 from trainer.publisher import Publisher
 from trainer.terms import Terms
@@ -20,6 +22,7 @@ MAX_STRIKES = 8  # malformed or misplaced messages before a session is dropped
 
 Sent = zmq.MessageTracker | bool | None
 Send = Callable[[bytes, Message, Channel], Sent]
+HistoriesOf = Callable[[int, int, Wanted], np.ndarray]
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Session:
     name: str
     incarnation: int
     precision: str
+    backend: str
     welcome: Welcome
     heard_at: float
     progress_at: float
@@ -47,16 +51,24 @@ class Sessions:
     Args:
         send: (peer, message, channel), False if the peer cannot be reached.
         events: counters of what happened, by name.
+        histories_of: (start, stop, wanted) of a lease to (num, H) float32 past losses; None where nobody predicts any.
     """
 
     def __init__(
-        self, terms: Terms, pool: Pool, publisher: Publisher, send: Send, events: collections.Counter[str]
+        self,
+        terms: Terms,
+        pool: Pool,
+        publisher: Publisher,
+        send: Send,
+        events: collections.Counter[str],
+        histories_of: HistoriesOf | None = None,
     ) -> None:
         self._terms = terms
         self._pool = pool
         self._publisher = publisher
         self._send = send
         self._events = events
+        self._histories_of = histories_of
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
 
     def __len__(self) -> int:
@@ -80,7 +92,8 @@ class Sessions:
             if known.incarnation == hello.incarnation or known.peer == peer:
                 self.end(known, "says HELLO again", dead=known.peer != peer)
         now = time.monotonic()
-        session = Session(welcome.session, peer, hello.name, hello.incarnation, hello.precision, welcome, now, now)
+        own = (hello.name, hello.incarnation, hello.precision, hello.backend)
+        session = Session(welcome.session, peer, *own, welcome, now, now)
         self._by_peer[peer] = session
         self._events["scorers joined"] += 1
         log.info("scorer %s joined: %s, %s", hello.name, hello.device, hello.precision)
@@ -150,11 +163,23 @@ class Sessions:
             if issued is None:
                 return
             held[session.id] += 1
-            generation, deadline_s = self._terms.generation, self._terms.lease_s
-            lease = Lease(issued.lease, generation, issued.start, issued.stop, b"", issued.oldest_step, deadline_s)
+            lease = self._lease(issued)
             session.leases[lease.lease] = lease
             if self._send(session.peer, lease, CONTROL) is False:
                 free.remove(session)
+
+    def _lease(self, issued: Outstanding) -> Lease:
+        start, stop, wanted = issued.start, issued.stop, issued.wanted
+        return Lease(
+            lease=issued.lease,
+            generation=self._terms.generation,
+            start=start,
+            stop=stop,
+            mask=b"" if wanted is None else pack_mask(wanted),
+            oldest_step=issued.oldest_step,
+            deadline_s=self._terms.lease_s,
+            histories=None if self._histories_of is None else Array.of(self._histories_of(start, stop, wanted)),
+        )
 
     # -- figures, for any thread --------------------------------------------------------------------------------------
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from common.errors import TrainingDiverged
-from common.selection.method import Method
-from trainer.batch import Batch, CandidateSet, Gatherer, Origin
+from trainer.batch import Batch, Gatherer, Origin
+from trainer.candidates import Picked
 from trainer.feeder import Stopped
 from trainer.plan import Plan
 from trainer.pool import Pool
+from trainer.selector import Selector
 
 WAIT_S = 0.1
 MAX_EMPTY = 3  # one may be bad data; several in a row are bad weights
@@ -74,13 +75,13 @@ class ShippedBatches:
 
     def _stock_up(self) -> None:
         seen = self._pool.changes
-        while (chunk := self._pool.take_any()) is None:
+        while (chunk := self._pool.take_first()) is None:
             if self._is_stopping():
                 raise Stopped
             self._pool.wait(WAIT_S, seen)
             seen = self._pool.changes
         assert chunk.payload is not None, "a trainer without data needs chunks with payload"
-        finite = chunk.scores[chunk.payload.rows].isfinite()
+        finite = next(iter(chunk.scores.values()))[chunk.payload.rows].isfinite()
         self._positions = np.concatenate([self._positions, chunk.positions[chunk.payload.rows[finite].numpy()]])
         self._inputs.append(chunk.payload.inputs[finite])
         self._targets.append(chunk.payload.targets[finite])
@@ -90,6 +91,7 @@ class StaleSourcing:
     """Stale mode: the pool's chunks, or a fallback once the training thread stands still.
 
     Args:
+        selector: the method with its queue and the ledger.
         is_awaited: whether the training thread waits for this very batch.
         is_stopping: whether the run ends.
         on_finish: called once, when no further step selects.
@@ -101,9 +103,8 @@ class StaleSourcing:
         plain: PlainBatches | ShippedBatches,
         gatherer: Gatherer,
         pool: Pool,
-        method: Method,
+        selector: Selector,
         *,
-        batch_size: int,
         max_staleness: int,
         fallback: str,
         is_awaited: Callable[[], bool],
@@ -114,15 +115,16 @@ class StaleSourcing:
         self._plain = plain
         self._gatherer = gatherer
         self._pool = pool
-        self._method = method
-        self._batch_size = batch_size
+        self._selector = selector
         self._max_staleness = max_staleness
         self._fallback = fallback
         self._is_awaited = is_awaited
         self._is_stopping = is_stopping
         self._on_finish = on_finish
-        self._last: CandidateSet | None = None
         self._num_empty = 0  # candidate sets in a row without a finite score
+        self._offered = 0  # candidates of this step so far
+        pool.on_drop = selector.note_late
+        self._pick = {"pool": self._from_pool, "stream": self._from_stream, "planned": self._from_ledger}[selector.kind]
 
     def prepare(self, step: int) -> Batch:
         if step == self._plan.stop_step:
@@ -132,37 +134,58 @@ class StaleSourcing:
             return self._plain.next(step)
         if self._fallback == "uniform":
             self._plain.warm_up()
+        self._offered = 0
         while True:
             seen = self._pool.changes
-            if (batch := self._from_pool(step)) is not None:
-                return batch
+            if (picked := self._pick(step)) is not None:
+                return self._gatherer.picked_batch(picked, step, "stale", self._offered)
             if self._is_stopping():
                 raise Stopped
             if self._is_awaited() and self._fallback != "wait":
                 return self._fall_back(step)
             self._pool.wait(WAIT_S, seen)
 
-    def _from_pool(self, step: int) -> Batch | None:
-        """A batch of what is ready; None if that is too little. Chunks without a single finite score make none."""
+    def _from_pool(self, step: int) -> Picked | None:
+        """The best of what is ready; None if that is too little. Chunks without a single finite score make none."""
         while chunks := self._pool.take(step):
-            candidates = CandidateSet(chunks)
-            picked = candidates.pick(self._method, self._batch_size)
-            if len(picked.positions):
-                self._last = candidates
+            self._offered = self._selector.offer(chunks, step)
+            picked = self._selector.pick(step)
+            if picked is not None and len(picked):
                 self._num_empty = 0
-                return self._gatherer.picked_batch(picked, step, "stale", len(candidates))
-            self._num_empty += 1
-            if self._num_empty >= MAX_EMPTY:
-                raise TrainingDiverged(
-                    f"step {step}: scorers find no finite score in the last {self._num_empty} sets of candidates; "
-                    "lower --lr or set --optim.clip-norm"
-                )
+                return picked
+            self._count_empty(step)
+            self._pool.advance(step)  # the next chunks are for this step still
         return None
 
+    def _from_stream(self, step: int) -> Picked | None:
+        """What has queued, once that is enough; until then chunk after chunk, in the order of their positions."""
+        while (picked := self._selector.pick(step)) is None:
+            self._pool.advance(step)  # this step needs another one
+            chunk = self._pool.take_first(step)
+            if chunk is None:
+                return None
+            self._offered += self._selector.offer([chunk], step)
+            if any(bool(row.isfinite().any()) for row in chunk.scores.values()) or not chunk.scores:
+                self._num_empty = 0
+            else:
+                self._count_empty(step)
+        return picked
+
+    def _from_ledger(self, step: int) -> Picked | None:
+        """Drawn from all samples, after whatever was scored meanwhile; None before anything is known."""
+        while (chunk := self._pool.take_first(step)) is not None:
+            self._offered += self._selector.offer([chunk], step)
+        return self._selector.pick(step) if self._selector.knows_any else None
+
+    def _count_empty(self, step: int) -> None:
+        self._num_empty += 1
+        if self._num_empty >= MAX_EMPTY:
+            raise TrainingDiverged(
+                f"step {step}: scorers find no finite score in the last {self._num_empty} sets of candidates; "
+                "lower --lr or set --optim.clip-norm"
+            )
+
     def _fall_back(self, step: int) -> Batch:
-        if self._fallback == "reuse" and self._last is not None:
-            picked = self._last.pick(self._method, self._batch_size, oldest_step=step - self._max_staleness)
-            if len(picked.positions) == self._batch_size:
-                return self._gatherer.picked_batch(picked, step, "reused", 0)
-            self._last = None
+        if self._fallback == "reuse" and (picked := self._selector.pick_again(step - self._max_staleness)) is not None:
+            return self._gatherer.picked_batch(picked, step, "reused", 0)
         return self._plain.next(step, "fallback")

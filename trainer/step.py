@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.config import TrainerOptions
+from common.config import LearningOptions
 from common.models.loss import per_sample_loss
 from trainer.batch import Batch
 from trainer.optimizers import clip_gradients
@@ -24,7 +24,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     batch: Batch,
-    options: TrainerOptions,
+    options: LearningOptions,
 ) -> StepResult:
     """Forward, backward of mean(weights · losses), clip, step. Never waits for the device."""
     outputs = model(batch.inputs)

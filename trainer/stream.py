@@ -21,21 +21,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.config import TrainerOptions
-from common.data.augment import Augmentation
-from common.data.reader import SampleReader
 from common.data.source import Source
 from common.errors import PeerTimeout
 from common.models import check_model, find_head
-from common.order import Order
 from common.processes import local_scorers
-from common.selection.methods import METHODS
-from trainer.batch import Batch, Gatherer
-from trainer.feeder import Feeder, Stopped
-from trainer.figures import Figures, UniformCandidates
-from trainer.fresh import FreshCandidates, FreshSourcing, select_fresh
+from trainer.assembly import assemble
+from trainer.batch import Batch
+from trainer.curves import SelectedSamples, UniformCandidates
+from trainer.feedback import Feedback
+from trainer.feeder import Stopped
+from trainer.feeding import make_fresh_feeder, make_fresh_sourcing, make_gatherer, make_stale_feeder
+from trainer.figures import Figures
+from trainer.fresh import FreshSelecting
 from trainer.link import ScorerLink
 from trainer.plan import Plan
-from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
 
 log = logging.getLogger(__name__)
 
@@ -71,58 +70,37 @@ class SelectedBatches:
         self.completed = 0  # optimiser steps
         self.figures = Figures()
         self.uniform = UniformCandidates()
+        self.selected = SelectedSamples(source.is_noisy)
         self.start_wait_s = 0.0
-        self._model = model
-        self._head = find_head(model, options.head)
-        check_model(model, source.sample, self._head, name=options.model)
-        self._device = next(model.parameters()).device
-        self._method = METHODS[options.method]
-        self._source = source
-        self._num_local_scorers = scorers if options.mode == "stale" else 0
-        self._generation = generation if generation is not None else int(time.time())
+        head = find_head(model, options.head)
+        check_model(model, source.sample, head, name=options.model)
+        self._num_local_scorers = scorers if options.needs_scorers else 0
         self._link: ScorerLink | None = None
+        self._fresh: FreshSelecting | None = None
         self._first_step_at: float | None = None
         self._last_step_at = 0.0
         self._batch: Batch | None = None
         self._stopped = False
         self._closing = contextlib.ExitStack()
-        self._feeder = self._make_feeder(source)
 
-    def _make_feeder(self, source: Source) -> Feeder[Batch | FreshCandidates]:
-        options = self.options
-        augmentation = Augmentation(options.augment, options.seed, source.sample)
-        num = source.sample.num_samples
-        candidates = SampleReader(source, augmentation, Order(num, options.seed, "candidates"))
-        plain_reader = SampleReader(source, augmentation, Order(num, options.seed, "plain"))
-        gatherer = Gatherer(source, candidates, plain_reader, self._device)
-        if options.mode != "stale":
-            fresh = FreshSourcing(
-                self.plan,
-                PlainBatches(gatherer, options.batch_size),
-                gatherer,
-                num_candidates=options.max_candidates,
-                chunk_size=options.resolved_chunk_size,
-            )
-            return Feeder(fresh.prepare, 0, options.steps)
-        link = ScorerLink(options, source, self._model, self._head, self.plan, self._generation)
-        self._link = link
-        plain: PlainBatches | ShippedBatches = PlainBatches(gatherer, options.batch_size)
-        if link.ships_all:
-            plain = ShippedBatches(gatherer, link.pool, options.batch_size, lambda: self._feeder.stopping)
-        stale = StaleSourcing(
-            self.plan,
-            plain,
-            gatherer,
-            link.pool,
-            self._method,
-            batch_size=options.batch_size,
-            max_staleness=options.max_staleness,
-            fallback=options.fallback,
-            is_awaited=lambda: self._feeder.is_awaited,
-            is_stopping=lambda: self._feeder.stopping,
-            on_finish=link.finish_selecting,
+        assembly = assemble(options, source, model, head, self.plan)
+        self.ledger = assembly.ledger
+        self.selector = assembly.selector
+        needs_losses = "loss" in options.entry.ledger
+        self._feedback = Feedback(self.ledger, assembly.histories, needs_losses=needs_losses)
+        gatherer = make_gatherer(options, source, next(model.parameters()).device)
+        if options.needs_scorers:
+            started = generation if generation is not None else int(time.time())
+            self._link = ScorerLink(options, source, model, head, self.plan, started, assembly)
+            if assembly.histories is not None:
+                assembly.histories.learner = self._link.learn
+            self._feeder = make_stale_feeder(options, gatherer, self.plan, assembly, self._link)
+            return
+        sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
+        self._feeder = make_fresh_feeder(options, sourcing)
+        self._fresh = FreshSelecting(
+            assembly, sourcing, gatherer, model, head, self.uniform, batch_size=options.batch_size
         )
-        return Feeder(stale.prepare, 0, options.steps, wake=link.pool.wake)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -160,12 +138,17 @@ class SelectedBatches:
         """One optimiser step is complete: count it and push weights when due.
 
         Args:
-            losses: (b,) of the batch, by sample; never waited for here.
+            losses: (b,) of the batch, by sample; never waited for here. Methods that remember losses need them.
+
+        Raises:
+            ValueError: this method needs losses and got none.
         """
         if self._batch is None:
             raise RuntimeError("SelectedBatches.step without a batch: it belongs inside the loop over batches")
         batch, self._batch = self._batch, None
         self.figures.count(batch, selecting=self.plan.selects(batch.step), batch_size=self.options.batch_size)
+        self.selected.add(batch)
+        self._feedback.add(batch, losses)
         self.completed += 1
         self._last_step_at = time.perf_counter()
         if self._link is None or self.completed >= self._link.stop_step:
@@ -178,10 +161,8 @@ class SelectedBatches:
         prepared = self._feeder.get(step, lambda waited_s: self._while_waiting(step, waited_s))
         if isinstance(prepared, Batch):
             return prepared
-        self.figures.fresh_scored += len(prepared.ids)
-        return select_fresh(
-            prepared, step, self._model, self._head, self._method, self.options.batch_size, self.uniform
-        )
+        assert self._fresh is not None, "candidates to be scored here, outside of fresh mode"
+        return self._fresh.batch(prepared, step)
 
     def _while_waiting(self, step: int, waited_s: float) -> None:
         """Between two steps, so the weights stand still: push them if nothing announced is fresh enough."""
@@ -235,7 +216,8 @@ class SelectedBatches:
     @property
     def samples_scored(self) -> int:
         """Candidates scored for this run, used or not."""
-        return self.figures.fresh_scored + (self._link.service.traffic.candidates if self._link is not None else 0)
+        here = self._fresh.num_scored if self._fresh is not None else 0
+        return here + (self._link.service.traffic.candidates if self._link is not None else 0)
 
     @property
     def waited_fraction(self) -> float:
@@ -248,10 +230,12 @@ class SelectedBatches:
     def curves(self) -> dict[str, float]:
         """Figures for a log line, by curve; those over uniform candidates are means since the last call."""
         if self._link is not None:
-            while self._link.service.uniform_loss:
-                self.uniform.add(*self._link.service.uniform_loss.popleft())
+            while self._link.service.uniform:
+                self.uniform.add(*self._link.service.uniform.popleft())
         return {
             **self.uniform.take(),
+            **self.selected.take(),
+            **{f"selection/{name}": value for name, value in self.selector.method.figures().items()},
             **self.figures.curves(),
             "time/waited_fraction": self.waited_fraction,
             "scorers": self._link.num_scorers if self._link is not None else 0,
@@ -262,6 +246,9 @@ class SelectedBatches:
         return {
             **self.figures.summary(),
             "samples_scored": self.samples_scored,
+            "candidates_offered": self.selector.num_offered,
+            "scores_remembered": self.selector.num_remembered,
+            "queue_expired": self.selector.queue.num_expired,
             "waited_fraction": self.waited_fraction,
             "start_wait_s": self.start_wait_s,
             **(self._link.summary() if self._link is not None else {}),

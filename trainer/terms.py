@@ -19,7 +19,9 @@ class Terms:
 
     Attributes:
         fingerprint: digests by field, a missing field is not compared.
+        backend: of the scorers that the method asks for; "predictor" where it wants predicted losses.
         target_shape, sample_shape, sample_dtype: of payload tensors.
+        embedding_sizes: (C, D) of errors and features.
     """
 
     run: str
@@ -36,6 +38,9 @@ class Terms:
     sample_shape: tuple[int, ...]
     sample_dtype: str
     target_shape: tuple[int, ...]
+    embeddings: bool = False
+    embedding_sizes: tuple[int, int] = (0, 0)
+    backend: str = "torch"
     wire: str = "auto"
     leases_per_scorer: int = 2
     silence_s: float = 10.0
@@ -49,13 +54,27 @@ class Terms:
             return "run", f"this trainer's run is {self.run!r}, not {hello.run!r}"
         if hello.backend == "synthetic":
             return None
+        if (wrong := self._wrong_backend(hello.backend)) is not None:
+            return "backend", wrong
         if (hello.num_samples, hello.num_classes) != (self.num_samples, self.num_classes):
             own, other = (self.num_samples, self.num_classes), (hello.num_samples, hello.num_classes)
             sizes = f"(samples, classes) are {own} here, {other} at the scorer"
             return "data", f"{sizes}; give both the same --data and --data-root"
         for name in FINGERPRINTS:
+            if name == "model" and hello.backend in ("predictor", "proxy"):
+                continue  # they have none, or one of their own
             if name in self.fingerprint and hello.fingerprint.get(name) != self.fingerprint[name]:
                 return name, REMEDIES[name]
+        return None
+
+    def _wrong_backend(self, backend: str) -> str | None:
+        wanted = ", ".join(self.scores)
+        if self.backend == "predictor" and backend != "predictor":
+            return f"this run wants {wanted}, which --backend {backend} cannot give; use --backend predictor"
+        if self.backend != "predictor" and backend == "predictor":
+            return f"this run wants {wanted}, and a predictor gives predicted losses only; use --backend torch or proxy"
+        if self.embeddings and backend == "proxy":
+            return "this run compares gradients of one model's last layer, and a proxy is another; use --backend torch"
         return None
 
     def welcome(self, session: int, *, wire: str, weights_port: int, version: Version | None) -> Welcome:
@@ -75,4 +94,5 @@ class Terms:
             version=version,
             heartbeat_s=HEARTBEAT_S,
             silence_s=self.silence_s,
+            embeddings=self.embeddings,
         )

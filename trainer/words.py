@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from common.selection.registry import METHODS
 from trainer.evaluate import Evaluation
 
 
@@ -35,16 +36,31 @@ def closing_words(summary: Mapping[str, Any]) -> str:
     if summary["mode"] == "uniform":
         words.append("Plain training: nothing was scored.")
         return " ".join(words)
+    if not METHODS[summary["method"]].needs_scorer:
+        words.append(
+            f"{summary['selected_fraction']:.1%} of the steps outside warm-up and annealing trained on samples chosen "
+            f"by {summary['method']}, which scores nothing."
+        )
+        return " ".join(words)
     where = "by scorers" if summary["mode"] == "stale" else "in the trainer"
     words.append(
         f"{summary['samples_scored']} candidates were scored {where}, {summary['candidates_per_selected']:.1f} for "
         f"each selected sample; {summary['selected_fraction']:.1%} of the steps outside warm-up and annealing "
         f"trained on samples selected by {summary['method']}."
     )
-    if summary["mode"] == "stale":
+    if summary["scores_remembered"]:
+        offered = summary["candidates_offered"]
         words.append(
-            f"Their scores were {summary['staleness_mean']:.1f} steps old on average, at most "
-            f"{summary['staleness_max']}. "
+            f"{summary['scores_remembered']} of {offered} candidates had a remembered loss; "
+            f"{1 - summary['scores_remembered'] / offered:.1%} were scored."
+        )
+    if summary["mode"] == "stale":
+        if summary["staleness_max"]:
+            words.append(
+                f"Their scores were {summary['staleness_mean']:.1f} steps old on average, at most "
+                f"{summary['staleness_max']}."
+            )
+        words.append(
             f"The trainer waited {summary['waited_fraction']:.1%} of the time; "
             f"{summary['fallbacks']} steps fell back for want of scored candidates"
             f"{_reused(summary)}."

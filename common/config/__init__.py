@@ -7,6 +7,8 @@ flags, in this order of precedence.
 from common.config.base import Options
 from common.config.data import AugmentOptions, DataOptions, SyntheticOptions
 from common.config.endpoint import check_connect, check_listen
+from common.config.irreducible import IrreducibleOptions
+from common.config.learning import LearningOptions
 from common.config.loading import load_options
 from common.config.run import RunOptions
 from common.config.scorer import ScorerOptions, ScoringOptions, SyntheticBackendOptions
@@ -19,6 +21,8 @@ from common.config.training import LogOptions, OptimOptions, ScheduleOptions, Se
 __all__ = [
     "AugmentOptions",
     "DataOptions",
+    "IrreducibleOptions",
+    "LearningOptions",
     "LogOptions",
     "OptimOptions",
     "Options",

@@ -48,4 +48,7 @@ class DataOptions(Options):
         gt=0,
         description="side in pixels that images are resized to; imagefolder needs it where sizes differ",
     )
+    label_noise: float = Field(
+        default=0.0, ge=0, lt=1, description="share of training labels that are replaced by another class; 0 is off"
+    )
     synthetic: SyntheticOptions = Field(default=SyntheticOptions(), description="the synthetic data source")

@@ -25,7 +25,9 @@ class RunOptions(ScoringOptions, TrainerOptions):
     def for_scorer(self, *, connect: str, device: str | None = None) -> ScorerOptions:
         """A scorer's options. `device` None leaves the one given."""
         device = self.scorer_device if device is None else device
-        return ScorerOptions(**(self._share(ScorerOptions) | {"connect": connect, "scorer_device": device}))
+        backend = self.entry.backend if self.backend == "torch" else self.backend  # what the method asks for
+        own = {"connect": connect, "scorer_device": device, "backend": backend}
+        return ScorerOptions(**(self._share(ScorerOptions) | own))
 
     def _share(self, kind: type[TrainerOptions] | type[ScorerOptions]) -> dict[str, Any]:
         names = (set(kind.model_fields) & set(type(self).model_fields)) - COMMAND_FIELDS

@@ -1,8 +1,9 @@
 """Options of a scorer."""
 
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.config.base import ConnectEndpoint, Device, Options
 from common.config.shared import SharedOptions
@@ -22,13 +23,37 @@ class ScoringOptions(Options):
         default="float32", description="precision of the scorer's forward passes"
     )
     scorer_device: Device = Field(default="auto", description="device of the scorers: auto, cpu, cuda, cuda:N or mps")
-    backend: Literal["torch", "synthetic"] = Field(
-        default="torch", description="torch scores with the model; synthetic sleeps and sends seeded scores (for tests)"
+    backend: Literal["torch", "predictor", "proxy", "synthetic"] = Field(
+        default="torch",
+        description="torch scores with the model, proxy with a smaller one of its own, predictor predicts losses from "
+        "past ones; synthetic sleeps and sends seeded scores (for tests)",
+    )
+    proxy_model: str | None = Field(
+        default=None, min_length=1, description="model of --backend proxy: a name like those of --model"
+    )
+    proxy_weights: Path | None = Field(
+        default=None, description="file with a state dict: the proxy is frozen at these weights instead of trained"
+    )
+    proxy_lr: float = Field(default=0.05, gt=0, description="learning rate of the proxy: one step of SGD a chunk")
+    proxy_train_fraction: float = Field(
+        default=0.25, gt=0, le=1, description="share of each chunk, at least one sample, that trains the proxy"
     )
     synthetic_backend: SyntheticBackendOptions = Field(
         default=SyntheticBackendOptions(), description="the scorer without a model"
     )
     connect_s: float = Field(default=60.0, gt=0, description="seconds to look for a trainer before giving up")
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> Self:
+        if self.backend == "proxy" and self.proxy_model is None:
+            raise ValueError("--backend proxy needs --proxy-model: a model smaller than --model, such as small")
+        if self.backend != "proxy":
+            for name in ("proxy_model", "proxy_weights"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name.replace('_', '-')} needs --backend proxy, got --backend {self.backend}")
+        if self.backend in ("proxy", "predictor") and self.precision != "float32":
+            raise ValueError(f"--backend {self.backend} computes in float32, got --precision {self.precision}")
+        return self
 
 
 class ScorerOptions(ScoringOptions, SharedOptions):

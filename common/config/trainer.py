@@ -1,16 +1,15 @@
 """Options of the trainer."""
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from common.config.base import Device, ListenEndpoint
-from common.config.shared import SharedOptions
-from common.config.training import LogOptions, OptimOptions, ScheduleOptions, SelectionOptions, ServiceOptions
-
-# `auto` takes all that are ready, up to this many candidates per selected sample.
-MAX_CANDIDATES_PER_SELECTED = 10
+from common.config.base import ListenEndpoint
+from common.config.learning import LearningOptions
+from common.config.training import LogOptions, SelectionOptions, ServiceOptions
+from common.selection.registry import METHODS, Entry
 
 
 def _parse_candidates(value: Any) -> Any:
@@ -28,11 +27,20 @@ def _check_payload(payload: str) -> str:
     raise ValueError("must be all, or best:K with K of at least 1")
 
 
+def _check_method(method: str) -> str:
+    if method in METHODS:
+        return method
+    near = difflib.get_close_matches(method, METHODS, n=1)
+    nearest = f" (nearest: {near[0]})" if near else ""
+    raise ValueError(f"must be one of {', '.join(METHODS)}{nearest}")
+
+
+Method = Annotated[str, AfterValidator(_check_method)]
 Candidates = Annotated[int | Literal["auto"], BeforeValidator(_parse_candidates)]
 Payload = Annotated[str, AfterValidator(_check_payload)]
 
 
-class TrainerOptions(SharedOptions):
+class TrainerOptions(LearningOptions):
     """One training run."""
 
     init: Path | None = Field(default=None, description="file with the parameters to start from")
@@ -40,12 +48,13 @@ class TrainerOptions(SharedOptions):
         default="stale",
         description="stale: scorers score; fresh: the trainer scores, with current weights; uniform: no scores",
     )
-    method: Literal["uniform", "mms", "loss", "entropy"] = Field(default="mms", description="how samples are selected")
-    steps: int = Field(default=2000, gt=0, description="optimiser steps of the whole run")
-    batch_size: int = Field(default=32, gt=0, description="selected samples in each step, b")
+    method: Method = Field(default="mms", description="how samples are selected: " + ", ".join(METHODS))
+    irreducible: Path | None = Field(
+        default=None, description="table of irreducible losses that rho-loss needs, from `marginstream irreducible`"
+    )
     candidates: Candidates = Field(
         default="auto",
-        description=f"candidates for each step, B, or auto: all that are ready, b to {MAX_CANDIDATES_PER_SELECTED}b",
+        description="candidates for each step, B, or auto: all that are ready, up to what the method is designed for",
     )
     chunk_size: int | None = Field(
         default=None,
@@ -69,17 +78,11 @@ class TrainerOptions(SharedOptions):
     wire: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="dtype of pushed weights; auto: float32 for float32 scorers, else bf16"
     )
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="optimiser")
-    lr: float = Field(default=0.1, gt=0, description="peak learning rate")
-    device: Device = Field(default="auto", description="device of the trainer: auto, cpu, cuda, cuda:N or mps")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of order, augmentation and initial parameters")
     out: Path | None = Field(default=None, description="run folder; by default runs/DATA-METHOD-TIME")
     listen: ListenEndpoint | None = Field(
         default=None,
         description="endpoint for scorers: ipc://PATH or tcp://127.0.0.1:PORT; by default a private ipc one",
     )
-    optim: OptimOptions = Field(default=OptimOptions(), description="optimiser and loss")
-    schedule: ScheduleOptions = Field(default=ScheduleOptions(), description="learning-rate schedule, in steps")
     selection: SelectionOptions = Field(default=SelectionOptions(), description="when selection applies")
     service: ServiceOptions = Field(default=ServiceOptions(), description="waiting, leases and liveness")
     log: LogOptions = Field(default=LogOptions(), description="what is recorded, how often")
@@ -100,6 +103,12 @@ class TrainerOptions(SharedOptions):
             raise ValueError(
                 f"--mode {self.mode} contradicts --method {self.method}: uniform is both or neither; leave one out"
             )
+        self.selection.check_parameters(self.method)
+        if (self.irreducible is not None) != (self.method == "rho-loss"):
+            raise ValueError(
+                f"--method {self.method} and --irreducible {self.irreducible}: rho-loss needs the file that "
+                "`marginstream irreducible` writes, and no other method reads one"
+            )
         if self.mode != "uniform":
             self._check_candidates()
         if self.mode == "stale":
@@ -107,27 +116,36 @@ class TrainerOptions(SharedOptions):
         if self.payload != "all" and self.transfer != "payload":
             raise ValueError(f"--payload {self.payload} needs --transfer payload, got {self.transfer}")
         if self.mode == "stale" and self.transfer == "payload":
+            self._check_payload_fits_the_method()
             self._check_payload_fills_a_batch()
-        if self.optim.nesterov and (self.optimizer != "sgd" or self.optim.momentum == 0):
-            raise ValueError("--optim.nesterov needs --optimizer sgd and --optim.momentum greater than 0")
         return self
 
     @property
     def max_candidates(self) -> int:
         """B, or for `auto` the most that a step takes."""
         if self.candidates == "auto":
-            return MAX_CANDIDATES_PER_SELECTED * self.batch_size
+            return self.entry.candidates_per_selected * self.batch_size
         return int(self.candidates)
+
+    @property
+    def entry(self) -> Entry:
+        """The method's line in the registry."""
+        return METHODS[self.method]
+
+    @property
+    def needs_scorers(self) -> bool:
+        """Whether other processes score for this run."""
+        return self.mode == "stale" and self.entry.needs_scorer
 
     @property
     def resolved_chunk_size(self) -> int:
         """`chunk_size`, or its default: 2b, for a number of candidates the nearest that divides it; fresh mode: all."""
         if self.chunk_size is not None:
             return self.chunk_size
-        if self.mode != "stale":
+        if self.mode != "stale" and self.entry.kind == "pool":
             return self.max_candidates
         if self.candidates == "auto":
-            return 2 * self.batch_size
+            return min(2, self.entry.candidates_per_selected) * self.batch_size
         total = self.max_candidates
         divisors = [size for size in range(self.batch_size, total + 1) if total % size == 0]
         return max((size for size in divisors if size <= 2 * self.batch_size), default=divisors[0])
@@ -159,6 +177,19 @@ class TrainerOptions(SharedOptions):
             raise ValueError(
                 f"--max-staleness must be at least --push-every - 1 ({self.push_every - 1}), got {self.max_staleness}; "
                 "push more often or allow older scores"
+            )
+
+    def _check_payload_fits_the_method(self) -> None:
+        entry = self.entry
+        if entry.kind == "planned" or entry.reuses_scores or entry.backend == "predictor":
+            raise ValueError(
+                f"--transfer payload does not go with --method {self.method}, which trains on samples that no scorer "
+                "has just scored; use --transfer reference"
+            )
+        if self.payload != "all" and not entry.ranks:
+            raise ValueError(
+                f"--payload {self.payload} ships the best of each chunk by score, and --method {self.method} does not "
+                "take the best; use --payload all"
             )
 
     def _check_payload_fills_a_batch(self) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from common.config.base import Options
+from common.selection.registry import METHODS
 
 
 class OptimOptions(Options):
@@ -40,13 +41,61 @@ class ScheduleOptions(Options):
 
 
 class SelectionOptions(Options):
-    """When selection applies."""
+    """When selection applies, what stands around every method, and the parameters of single ones."""
 
     warmup_fraction: float = Field(
         default=0.05, ge=0, le=1, description="share of the steps, at the start, on plain batches"
     )
     anneal_fraction: float = Field(
         default=0.1, ge=0, le=1, description="share of the steps, at the end, on plain batches"
+    )
+    uniform_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each selected batch that is drawn uniformly"
+    )
+    class_quota: float | None = Field(
+        default=None, gt=0, le=1, description="largest share of a batch that one class may fill; by default no limit"
+    )
+    weight_cap: float | None = Field(
+        default=None, gt=0, description="largest weight of a draw; one drawn twice counts twice; by default no limit"
+    )
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        description="mms, loss, entropy, rho-loss: draw with p ~ exp(hardness / T) instead of taking the hardest, "
+        "hardness in standard deviations; gradient-norm, biased-importance: p ~ score^(1/T)",
+    )
+    max_age: int = Field(
+        default=3,
+        ge=1,
+        le=250,
+        description="visits after which a remembered loss is computed anew: every n-th for stale-selective-backprop; "
+        "epochs between two scorings of all samples for rank",
+    )
+    beta: float = Field(
+        default=1.0, ge=0, description="power of the percentile; 1, 2, 3 keep 1/2, 1/3, 1/4 (selective-backprop)"
+    )
+    history: int = Field(default=1024, gt=0, description="losses that a percentile is taken of (selective-backprop)")
+    bias_power: float = Field(
+        default=0.5,
+        le=1,
+        description="1: unbiased, 0: unweighted, below: leans to the highest loss (biased-importance)",
+    )
+    tau_threshold: float | None = Field(
+        default=None,
+        gt=0,
+        description="variance reduction above which to sample by importance; by default (B + 3b) / 3b (gradient-norm)",
+    )
+    tau_smoothing: float = Field(default=0.9, ge=0, lt=1, description="weight of the past in tau (gradient-norm)")
+    pressure_start: float = Field(
+        default=100.0, ge=1, description="how much likelier the highest loss is than the lowest, at the start (rank)"
+    )
+    pressure_end: float = Field(default=1.0, ge=1, description="the same at the end (rank)")
+    switch_share: float = Field(
+        default=0.5, gt=0, le=1, description="share of its first value that the loss must fall below (cdf-*)"
+    )
+    keep: float = Field(default=0.5, gt=0, le=1, description="share of the below-mean samples that stay (infobatch)")
+    full_from: float = Field(
+        default=0.875, ge=0, le=1, description="share of the steps after which nothing is pruned (infobatch)"
     )
 
     @model_validator(mode="after")
@@ -57,6 +106,17 @@ class SelectionOptions(Options):
                 f"--selection.warmup-fraction and --selection.anneal-fraction must add up to at most 1, got {total:g}"
             )
         return self
+
+    def check_parameters(self, method: str) -> None:
+        """Raise ValueError if a parameter was changed that this method does not read."""
+        for name in sorted({name for entry in METHODS.values() for name in entry.parameters}):
+            value = getattr(self, name)
+            if name in METHODS[method].parameters or value == type(self).model_fields[name].default:
+                continue
+            readers = ", ".join(other for other, entry in METHODS.items() if name in entry.parameters)
+            raise ValueError(
+                f"--selection.{name.replace('_', '-')} {value} means nothing to --method {method}; it is for {readers}"
+            )
 
 
 class ServiceOptions(Options):
@@ -81,6 +141,17 @@ class LogOptions(Options):
     log_every: int = Field(default=50, gt=0, description="steps between log lines and metrics")
     eval_every: int = Field(
         default=200, ge=0, description="steps between evaluations on held-out data; 0: only at the end"
+    )
+    ledger: bool = Field(
+        default=True, description="count per sample how often it was seen and selected, and write it to ledger.npz"
+    )
+    margins: bool = Field(
+        default=True, description="have minimal margins computed beside any other score, for the curve of mean margins"
+    )
+    recalibrate: int = Field(
+        default=0,
+        ge=0,
+        description="uniform samples on which BatchNorm statistics are estimated anew for each evaluation; 0: none",
     )
     tensorboard: bool = Field(default=True, description="write TensorBoard curves")
     trace: bool = Field(

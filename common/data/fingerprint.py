@@ -25,7 +25,8 @@ def data_fingerprint(source: Source, augment_options: AugmentOptions) -> dict[st
 
     Returns:
         Hex digests, to be compared in this order, for each rests on those before:
-        "data": number of samples, classes, shape, dtype, normalisation, and the probes' labels and stored bytes;
+        "data": number of samples, classes, shape, dtype, normalisation, label noise, and the probes' labels and stored
+            bytes;
         "decoder": what decodes, and the probes' pixels;
         "augmentation": what is switched on, and the pixels of the probes augmented in several epochs.
     """
@@ -38,8 +39,9 @@ def data_fingerprint(source: Source, augment_options: AugmentOptions) -> dict[st
     augmented = [augmentation(inputs, np.full(_NUM_PROBES, epoch), ids) for epoch in _PROBE_EPOCHS]
     facts = (sample.num_samples, sample.num_classes, sample.shape, sample.target_shape, str(sample.dtype))
     normalisation = [[f"{value:.6g}" for value in values or ()] for values in (source.mean, source.std)]
+    noise = "" if source.noise is None else source.noise.description  # a small share may miss every probe
     return {
-        "data": _digest(repr(facts), repr(normalisation), _bytes(targets), stored),
+        "data": _digest(repr(facts), repr(normalisation), noise, _bytes(targets), stored),
         "decoder": _digest(source.decoder, _bytes(inputs)),
         "augmentation": _digest(augmentation.description, *map(_bytes, augmented)),
     }

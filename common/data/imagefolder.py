@@ -154,8 +154,11 @@ class ImageFolderSplit:
         return len(self._rows)
 
     def fetch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        targets = self._targets.index_select(0, ids)  # first: it refuses ids that are out of range
+        targets = self.targets(ids)  # first: it refuses ids that are out of range
         return torch.from_numpy(self.store.rows(self._rows[ids.numpy()])), targets
+
+    def targets(self, ids: Tensor) -> Tensor:
+        return self._targets.index_select(0, ids)
 
     def content_digest(self, ids: Tensor) -> bytes:
         """Of the relative paths and the files' bytes, in the order of `ids`."""
@@ -198,9 +201,8 @@ def _find_images(root: Path) -> _Found:
         held_out = held_out_mask(num_train, 0.1, "imagefolder")
     if held_out.all():
         raise DataError(f"{root} has {num_train} image in all; training needs some and held-out data needs one")
-    depth = 1 if has_train else 0
     number = {name: index for index, name in enumerate(class_names)}
-    targets = np.array([number[path.split("/")[depth]] for path in paths], dtype=np.int64)
+    targets = np.array([number[path.split("/")[1 if has_train else 0]] for path in paths], dtype=np.int64)
     return _Found(paths, targets, held_out, class_names, num_ignored)
 
 
@@ -229,9 +231,7 @@ def _list_images(root: Path, folder: Path) -> tuple[list[str], int]:
     num_ignored = 0
     for parent, _, names in os.walk(folder, followlinks=True):
         relative = Path(parent).relative_to(root).as_posix()
-        for name in names:
-            if name.startswith("."):
-                continue
+        for name in (name for name in names if not name.startswith(".")):
             if os.path.splitext(name)[1].lower() in pixels.SUFFIXES:
                 images.append(f"{relative}/{name}")
             else:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError, features
 from torch import Tensor
 
-from common.data.source import Split
+from common.data.source import Split, targets_of
 from common.errors import DataError
 
 FORMATS = ("JPEG", "PNG")
@@ -90,6 +90,9 @@ class ResizedSplit:
 
         for_each(resize, range(len(inputs)), size * size)
         return torch.from_numpy(resized), targets
+
+    def targets(self, ids: Tensor) -> Tensor:
+        return targets_of(self._split, ids)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

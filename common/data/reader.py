@@ -16,19 +16,17 @@ class Samples:
     """Augmented samples of one visit each, not yet normalised.
 
     Attributes:
-        positions: (n,) int64.
         ids: (n,) int64.
         inputs: (n, *shape) as the source gives them: uint8 images, float features, int64 tokens. On the CPU.
         targets: (n, *target_shape) int64, on the CPU.
     """
 
-    positions: np.ndarray
     ids: np.ndarray
     inputs: Tensor
     targets: Tensor
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.ids)
 
 
 class SampleReader:
@@ -50,7 +48,9 @@ class SampleReader:
     def read(self, positions: np.ndarray) -> Samples:
         """Samples at (n,) int64 positions, in their order; each row is a function of its own position."""
         positions = np.asarray(positions, dtype=np.int64)
-        ids = self.order.ids(positions)
+        return self.fetch(self.order.ids(positions), self.order.epochs(positions))
+
+    def fetch(self, ids: np.ndarray, visits: np.ndarray) -> Samples:
+        """Samples by (n,) int64 id; `visits` (n,) int64, >= 0, key the augmentation: the epoch, for a position."""
         inputs, targets = self.source.train.fetch(torch.from_numpy(ids))
-        inputs = self.augmentation(inputs, self.order.epochs(positions), ids)
-        return Samples(positions, ids, inputs, targets)
+        return Samples(ids, self.augmentation(inputs, visits, ids), targets)

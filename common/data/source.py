@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import DataError
 
+_TARGETS_AT_A_TIME = 1024  # samples fetched for their targets alone: their inputs must fit in memory
+
 
 class Split(Protocol):
     """Samples with the ids 0 .. len - 1, each of the same shape and dtype.
 
-    A split whose samples are decoded from stored bytes may also have `content_digest(ids: Tensor) -> bytes`, a digest
-    of those bytes before decoding: with it, different data and a different decoder are told apart.
+    A split may also have `targets(ids: Tensor) -> Tensor`, the targets of `fetch` without reading inputs; and one whose
+    samples are decoded from stored bytes `content_digest(ids: Tensor) -> bytes`, a digest of those bytes before
+    decoding: with it, different data and a different decoder are told apart.
     """
 
     def __len__(self) -> int: ...
@@ -32,6 +36,19 @@ class Split(Protocol):
             inputs: (n, *shape) on the CPU; uint8 for images (C, H, W), float32 for features, int64 for tokens.
             targets: (n, *target_shape) int64 on the CPU; () for a class.
         """
+        ...
+
+
+class LabelNoise(Protocol):
+    """Training labels that were replaced on purpose, so that it is known which are wrong."""
+
+    @property
+    def description(self) -> str:
+        """All that the noise follows from: two processes with equal descriptions have equal noise."""
+        ...
+
+    def is_noisy(self, ids: np.ndarray) -> np.ndarray:
+        """Whether the label was replaced by a wrong one: (n,) int64 ids of training samples -> (n,) bool."""
         ...
 
 
@@ -62,6 +79,7 @@ class Source:
         decoder: what turned stored bytes into tensors, such as "pillow 11.1"; "" where nothing is decoded. Two
             processes with different decoders may see different pixels in the same files.
         class_names: by class number where they are known, else empty.
+        noise: what replaced some of the training labels that `train` gives; None where nothing did.
     """
 
     name: str
@@ -72,6 +90,7 @@ class Source:
     std: tuple[float, ...] | None = None
     decoder: str = ""
     class_names: tuple[str, ...] = ()
+    noise: LabelNoise | None = None
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
@@ -95,6 +114,27 @@ class Source:
             num_classes=self.num_classes,
         )
 
+    def targets(self, ids: Tensor) -> Tensor:
+        """Targets of training samples; cheap where the split keeps them apart from its inputs, else samples are read.
+
+        Args:
+            ids: (n,) int64 on the CPU, in [0, num_samples).
+
+        Returns:
+            (n, *target_shape) int64 on the CPU.
+
+        Raises:
+            DataError: this process cannot read the training data.
+        """
+        return targets_of(self.train, ids)
+
+    def is_noisy(self, ids: np.ndarray) -> np.ndarray | None:
+        """Whether training labels were replaced by wrong ones: (n,) int64 ids -> (n,) bool.
+
+        None where none were replaced: which labels were wrong from the beginning, nobody knows.
+        """
+        return None if self.noise is None else self.noise.is_noisy(np.asarray(ids, dtype=np.int64))
+
     def prepare(self, inputs: Tensor) -> Tensor:
         """Fetched (and augmented) inputs as the network takes them, on the device they are on.
 
@@ -110,6 +150,15 @@ class Source:
         scale, shift = _scale_and_shift(self.mean, self.std, inputs.device)
         # mul_ and add_ rather than addcmul: a fused multiply-add rounds differently in vector bodies and their tails.
         return inputs.to(torch.float32).mul_(scale).add_(shift)
+
+
+def targets_of(split: Split, ids: Tensor) -> Tensor:
+    """Targets of any split by its own `targets`, else out of `fetch`: (n,) int64 -> (n, *target_shape) int64."""
+    own = getattr(split, "targets", None)
+    if callable(own):  # people's splits may well keep a tensor under this name
+        targets: Tensor = own(ids)
+        return targets
+    return torch.cat([split.fetch(part)[1] for part in ids.split(_TARGETS_AT_A_TIME)])
 
 
 class AbsentSplit:
@@ -163,11 +212,14 @@ class TensorSplit:
             raise ValueError("a split needs at least one sample, got none")
         if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
             raise ValueError(f"targets must be integers, got {targets.dtype}")
-        self.inputs = inputs
-        self.targets = targets.to(torch.int64)
+        self._inputs = inputs
+        self._targets = targets.to(torch.int64)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self._inputs)
 
     def fetch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inputs.index_select(0, ids), self.targets.index_select(0, ids)
+        return self._inputs.index_select(0, ids), self.targets(ids)
+
+    def targets(self, ids: Tensor) -> Tensor:
+        return self._targets.index_select(0, ids)

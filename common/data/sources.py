@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from common.config import DataOptions
-from common.data.source import AbsentSplit, Source
+from common.data.noise import with_label_noise
+from common.data.source import AbsentSplit, Source, targets_of
 from common.errors import ConfigError
 from common.imports import import_callable, is_callable_name
 
@@ -33,11 +34,15 @@ def open_source(options: DataOptions) -> Source:
     """The source that `--data` names.
 
     Raises:
-        ConfigError: the name is unknown, or an option does not fit the source.
+        ConfigError: the name is unknown, or an option does not fit the source (label noise on targets that are not one
+            class for each sample, for one).
         DataError: data are missing or unreadable.
     """
-    if is_callable_name(options.data):
-        return _open_own(options)
+    source = _open_own(options) if is_callable_name(options.data) else _open_known(options)
+    return with_label_noise(source, options.label_noise) if options.label_noise else source
+
+
+def _open_known(options: DataOptions) -> Source:
     if options.data not in _OPENERS:
         near = difflib.get_close_matches(options.data, SOURCE_NAMES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -120,6 +125,8 @@ def _check_split(source: Source, split: Any, where: str) -> tuple[Tensor, Tensor
         raise ConfigError(f"{where}: targets must be int64, got {targets.dtype}")
     if targets.numel() and not 0 <= int(targets.max()) < source.num_classes:
         raise ConfigError(f"{where}: target {int(targets.max())} is outside [0, num_classes = {source.num_classes})")
+    if not torch.equal(targets_of(split, ids), targets):
+        raise ConfigError(f"{where}: targets(ids) must give the targets that fetch(ids) gives")
     return inputs, targets
 
 

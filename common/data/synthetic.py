@@ -1,6 +1,7 @@
 """Classes in the plane whose overlap and label noise are chosen: easy and hard samples by construction."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,7 +32,22 @@ def open_synthetic(options: DataOptions) -> Source:
         train=TensorSplit(inputs[:num], torch.from_numpy(noisy[:num])),
         held_out=TensorSplit(inputs[num:], torch.from_numpy(classes[num:])),
         num_classes=chosen.num_classes,
+        noise=SyntheticNoise(chosen) if chosen.label_noise else None,
     )
+
+
+@dataclass(frozen=True)
+class SyntheticNoise:
+    """See `common.data.source.LabelNoise`. A draw that hits the true class makes no noise."""
+
+    chosen: SyntheticOptions
+
+    @property
+    def description(self) -> str:
+        return f"synthetic {self.chosen.label_noise!r} of seed {self.chosen.seed}"
+
+    def is_noisy(self, ids: np.ndarray) -> np.ndarray:
+        return _is_noisy(self.chosen, ids) & (_random_classes(self.chosen, ids) != ids % self.chosen.num_classes)
 
 
 def _features(chosen: SyntheticOptions, ids: np.ndarray) -> np.ndarray:

@@ -141,10 +141,13 @@ class PcamSplit:
         return len(self._targets)
 
     def fetch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        targets = self._targets.index_select(0, ids)
+        targets = self.targets(ids)
         unique, inverse = np.unique(ids.numpy(), return_inverse=True)  # HDF5 reads increasing indices only
         patches = self._images[unique].transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(patches[inverse])), targets
+
+    def targets(self, ids: Tensor) -> Tensor:
+        return self._targets.index_select(0, ids)
 
 
 def _pcam_split(dataset: Any) -> Split:

@@ -60,8 +60,8 @@ def lay_out(options: RunOptions, num_gpus: int) -> Layout:
 
 
 def num_local_scorers(options: RunOptions) -> int:
-    """Scorers that `run` starts: none unless the mode is stale."""
-    return options.scorers if options.mode == "stale" else 0
+    """Scorers that `run` starts: none unless the mode is stale and the method wants scores."""
+    return options.scorers if options.needs_scorers else 0
 
 
 def find_layout(options: RunOptions) -> Layout:

@@ -64,7 +64,7 @@ def main(options: RunOptions) -> int:
 def describe_run(options: RunOptions, layout: Layout) -> str:
     """What `--dry-run` prints: the layout and the resolved options of every process, scorers of one device together."""
     folder = options.out or default_out(options)
-    listen = options.listen or (DRY_ENDPOINT if options.mode == "stale" else None)
+    listen = options.listen or (DRY_ENDPOINT if options.needs_scorers else None)
     parts = [f"# {line}" for line in _opening_words(options, layout, listen, folder).splitlines()]
     if listen == DRY_ENDPOINT:
         parts.append("# PRIVATE stands for a folder that is made at the start")
@@ -79,9 +79,9 @@ def describe_run(options: RunOptions, layout: Layout) -> str:
 
 def _opening_words(options: RunOptions, layout: Layout, endpoint: str | None, folder: Path) -> str:
     lines = [f"run folder {short(folder)}", layout.words]
-    if options.mode != "stale":
-        why = "the trainer scores" if options.mode == "fresh" else "plain training needs no scores"
-        lines.append(f"no scorers are started: --mode {options.mode}, {why}")
+    if not options.needs_scorers:
+        why = "the trainer scores" if options.entry.needs_scorer else "nothing is scored"
+        lines.append(f"no scorers are started: --mode {options.mode} --method {options.method}, {why}")
     elif not layout.scorers:
         lines.append(f"no scorers are started; others connect with: marginstream scorer --connect {endpoint}")
     return "\n".join(lines)
@@ -90,7 +90,7 @@ def _opening_words(options: RunOptions, layout: Layout, endpoint: str | None, fo
 @contextlib.contextmanager
 def _endpoint(options: RunOptions) -> Iterator[str | None]:
     """Where trainer and scorers meet; None if no scorer can take part. A private folder is removed in the end."""
-    if options.mode != "stale":
+    if not options.needs_scorers:
         yield options.listen
     elif options.listen is not None:
         yield _with_port(options.listen)

@@ -55,6 +55,24 @@ def check_model(model: nn.Module, sample: SampleSpec, head: nn.Linear, *, name: 
             raise ConfigError(f"--model {name}: its per_sample_loss failed: {_what(error)}") from error
 
 
+def gives_margins(model: nn.Module, sample: SampleSpec, head: nn.Linear) -> bool:
+    """Whether the outputs are (B, C) logits with a row of the head each, of which a minimal margin can be told."""
+    model = unwrap(model)
+    first = next(model.parameters())
+    inputs = torch.zeros(NUM_PROBES, *sample.shape, dtype=_prepared_dtype(sample), device=first.device)
+    with evaluating(model), torch.no_grad():
+        outputs = model(inputs)
+    return (
+        isinstance(outputs, Tensor)
+        and outputs.is_floating_point()
+        and outputs.shape
+        == (
+            NUM_PROBES,
+            head.out_features,
+        )
+    )
+
+
 def _check_classes(name: str, model: nn.Module, sample: SampleSpec, head: nn.Linear) -> None:
     if own_loss(model) is None and head.out_features != sample.num_classes:
         raise ConfigError(

@@ -2,8 +2,9 @@
 
 from common.protocol.frames import MAGIC, TAG_BYTES, decode, encode
 from common.protocol.leases import Candidates, Lease, Return, Revoke
-from common.protocol.limits import DEFAULT_LIMITS, MAX_NAME, MAX_TEXT, PROTOCOL_VERSION, Limits
+from common.protocol.limits import DEFAULT_LIMITS, MAX_HISTORY, MAX_NAME, MAX_TEXT, PROTOCOL_VERSION, Limits
 from common.protocol.messages import Message
+from common.protocol.predictor import Feedback, PredictorState
 from common.protocol.sessions import (
     BACKENDS,
     ERRORS,
@@ -31,6 +32,7 @@ __all__ = [
     "ERRORS",
     "FINGERPRINTS",
     "MAGIC",
+    "MAX_HISTORY",
     "MAX_NAME",
     "MAX_TEXT",
     "PRECISIONS",
@@ -44,6 +46,7 @@ __all__ = [
     "Buffer",
     "Candidates",
     "Error",
+    "Feedback",
     "Fetch",
     "ForeignHello",
     "Goodbye",
@@ -52,6 +55,7 @@ __all__ = [
     "Lease",
     "Limits",
     "Message",
+    "PredictorState",
     "Reject",
     "Return",
     "Revoke",

@@ -6,10 +6,11 @@ from reprlib import repr as short
 from typing import Any
 
 import msgpack
+import numpy as np
 
 from common.errors import ProtocolError
 from common.protocol.fields import Buffers, Name
-from common.protocol.limits import MAX_NAME
+from common.protocol.limits import MAX_HISTORY, MAX_NAME
 from common.protocol.values import Array, Buffer, TensorSpec, check_shape
 
 
@@ -160,6 +161,14 @@ def refuse_extension(code: int, data: bytes) -> None:
 def _put_array(array: Array, buffers: Buffers) -> None:
     if buffers.put(array.buffer) != array.nbytes:
         raise ProtocolError(f"{array.dtype} of shape {array.shape} has {array.nbytes} bytes, got another buffer")
+
+
+def check_histories(histories: Array, num: int) -> None:
+    """Raises ProtocolError unless these are float32 losses (num, H), 1 <= H <= MAX_HISTORY, or NaN for none."""
+    if len(histories.shape) != 2 or histories.shape[0] != num or not 1 <= histories.shape[1] <= MAX_HISTORY:
+        raise ProtocolError(f"histories must be ({num}, 1 to {MAX_HISTORY}), got {histories.shape}")
+    if np.isinf(histories.as_numpy()).any():
+        raise ProtocolError("histories hold finite losses, and NaN for none; got an infinite one")
 
 
 def _check_distinct(specs: tuple[TensorSpec, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 
 from common.errors import ProtocolError
-from common.protocol.array_fields import Scores, TypedArray
+from common.protocol.array_fields import Scores, TypedArray, check_histories
 from common.protocol.fields import At, Leases, Mask, Maybe, Natural, Real, Seconds
 from common.protocol.limits import Limits
 from common.protocol.sessions import SCORES, Welcome
@@ -22,7 +22,8 @@ class Lease:
     """Trainer to scorer: score the positions [start, stop) of the order, or those of them whose bit is 1 in `mask`.
 
     An empty mask wants all of them. Weights older than (generation, oldest_step) are not good enough; the answer is
-    due `deadline_s` seconds after arrival.
+    due `deadline_s` seconds after arrival. `histories` (num, H) float32, for scorers that predict losses: past losses
+    of each wanted position, the most recent last, NaN for none.
     """
 
     lease: Natural
@@ -32,12 +33,15 @@ class Lease:
     mask: Annotated[bytes, Mask()]
     oldest_step: Natural
     deadline_s: Seconds
+    histories: Annotated[Array | None, Maybe(TypedArray("float32", 2))] = None
 
     def check_fields(self, limits: Limits) -> None:
         if not 0 < self.stop - self.start <= limits.max_chunk:
             raise ProtocolError(f"[{self.start}, {self.stop}) must hold 1 to {limits.max_chunk} positions")
         if self.mask:
             check_mask(self.mask, self.stop - self.start)
+        if self.histories is not None:
+            check_histories(self.histories, self.num)
 
     @property
     def num(self) -> int:
@@ -56,8 +60,10 @@ class Candidates:
 
     `version` was resident when the forward pass started. `dropped` is a bit mask of the candidates without a finite
     score (empty: none); the values in their places mean nothing. `loss_mean` and `accuracy` (0 to 1) are over the
-    others, None where unknown; `read_s` and `score_s` are what fetching and the forward pass took.
+    others, None where unknown; so is `tau`, the variance reduction of their gradient-norm bounds (>= 0; 1803.00942).
+    `read_s` and `score_s` are what fetching and the forward pass took.
     As payload: `inputs` (m, ...) and `targets` (m, ...), m = n, or `rows` (m,) int32 says which candidates they are.
+    As embeddings: `errors` (n, C), softmax - onehot, and `features` (n, D), inputs of the head, both float16.
     """
 
     lease: Natural
@@ -72,6 +78,9 @@ class Candidates:
     rows: Annotated[Array | None, Maybe(TypedArray("int32", 1))] = None
     inputs: Annotated[Array | None, Maybe(TypedArray(least_dims=1))] = None
     targets: Annotated[Array | None, Maybe(TypedArray(least_dims=1))] = None
+    tau: Annotated[float | None, Maybe(Real(0.0))] = None
+    errors: Annotated[Array | None, Maybe(TypedArray("float16", 2))] = None
+    features: Annotated[Array | None, Maybe(TypedArray("float16", 2))] = None
 
     def check_fields(self, limits: Limits) -> None:
         if self.num > limits.max_chunk:
@@ -81,6 +90,10 @@ class Candidates:
         for scores in self.scores:
             if scores.shape != (self.num,):
                 raise ProtocolError(f"num is {self.num}, got {scores.shape[0]} scores")
+        self._check_payload_fields()
+        self._check_embedding_fields()
+
+    def _check_payload_fields(self) -> None:
         if (self.inputs is None) != (self.targets is None):
             raise ProtocolError("inputs and targets come together or not at all")
         if self.inputs is None or self.targets is None:
@@ -93,6 +106,13 @@ class Candidates:
         num_inputs, num_targets = self.inputs.shape[0], self.targets.shape[0]
         if num_inputs != expected or num_targets != expected:
             raise ProtocolError(f"a payload of {expected} samples, got {num_inputs} inputs and {num_targets} targets")
+
+    def _check_embedding_fields(self) -> None:
+        if (self.errors is None) != (self.features is None):
+            raise ProtocolError("errors and features come together or not at all")
+        for array in (self.errors, self.features):
+            if array is not None and (len(array.shape) != 2 or array.shape[0] != self.num or array.shape[1] == 0):
+                raise ProtocolError(f"errors and features are ({self.num}, 1 or more), got {array.shape}")
 
     def dropped_flags(self) -> np.ndarray:
         """(num,) bool: candidates without a finite score."""
@@ -111,8 +131,8 @@ class Candidates:
 
         Raises:
             ProtocolError: another lease or generation; another number of candidates or scores than asked for; scores
-                that are neither finite nor listed as dropped; a payload other than agreed, rows out of range, repeated
-                or dropped.
+                or embeddings that are neither finite nor listed as dropped; embeddings or a payload other than agreed,
+                rows out of range, repeated or dropped.
         """
         if self.lease != lease.lease or self.version.generation != lease.generation:
             raise ProtocolError(
@@ -128,7 +148,16 @@ class Candidates:
             wrong = int(np.count_nonzero(kept & ~np.isfinite(scores.as_numpy())))
             if wrong:
                 raise ProtocolError(f"{wrong} scores {name} are not finite and not listed as dropped")
+        self._check_embeddings(welcome, kept)
         self._check_payload(welcome, kept)
+
+    def _check_embeddings(self, welcome: Welcome, kept: np.ndarray) -> None:
+        if (self.errors is not None) != welcome.embeddings:
+            wanted = "wanted" if welcome.embeddings else "not wanted"
+            raise ProtocolError(f"embeddings are {wanted}, got {'none' if self.errors is None else 'some'}")
+        for name, array in (("errors", self.errors), ("features", self.features)):
+            if array is not None and (wrong := int((kept & ~np.isfinite(array.as_numpy()).all(axis=1)).sum())):
+                raise ProtocolError(f"{wrong} rows of {name} are not finite and not listed as dropped")
 
     def _check_payload(self, welcome: Welcome, kept: np.ndarray) -> None:
         if (self.inputs is not None) != (welcome.transfer == "payload"):

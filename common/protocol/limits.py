@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when any message changes its layout; HELLO's first field and all of REJECT stay readable for ever."""
 
 
@@ -25,9 +25,13 @@ class Limits:
     max_chunk: int = 1 << 16
     max_leases: int = 1 << 10
     max_dims: int = 8
+    max_state_bytes: int = 1 << 22
 
 
 DEFAULT_LIMITS = Limits()
+
+MAX_HISTORY = 32
+"""Past losses of one sample that may travel."""
 
 MAX_NAME = 256
 """Characters of a name: a run, a host, a device, a digest, a tensor. Printable ones only."""

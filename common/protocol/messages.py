@@ -1,6 +1,7 @@
 """Every message, and the byte that stands for its type. A field's annotation is its type, its bounds and its codec."""
 
 from common.protocol.leases import Candidates, Lease, Return, Revoke
+from common.protocol.predictor import Feedback, PredictorState
 from common.protocol.sessions import Error, ForeignHello, Goodbye, Heartbeat, Hello, Reject, Welcome
 from common.protocol.versions import Fetch, VersionHint, Weights, WeightsGone
 
@@ -20,6 +21,8 @@ Message = (
     | Goodbye
     | Heartbeat
     | Error
+    | Feedback
+    | PredictorState
 )
 
 # A type's byte is its place here, counted from 1: append only.
@@ -38,4 +41,6 @@ MESSAGE_TYPES: tuple[type, ...] = (
     Goodbye,
     Heartbeat,
     Error,
+    Feedback,
+    PredictorState,
 )

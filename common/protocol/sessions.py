@@ -21,7 +21,7 @@ from common.protocol.fields import (
 )
 from common.protocol.limits import Limits
 
-SCORES = ("mms", "loss", "entropy", "gradient-norm")
+SCORES = ("mms", "loss", "entropy", "gradient-norm", "predicted-loss")
 TRANSFERS = ("reference", "payload")
 WIRES = ("float32", "bf16")
 PRECISIONS = ("float32", "bf16", "fp16", "int8")
@@ -61,6 +61,7 @@ class Welcome:
 
     `scores` gives the order of the arrays in Candidates. `best_k` is None where the payload is every candidate, else
     the number of those with the lowest (`lowest_is_hard`) or highest first score. `weights_port` is 0 on ipc.
+    `embeddings`: each candidate's error and features are wanted as well.
     """
 
     session: Random
@@ -77,6 +78,7 @@ class Welcome:
     version: AtOrNone
     heartbeat_s: Seconds
     silence_s: Seconds
+    embeddings: Annotated[bool, Flag()] = False
 
     def check_fields(self, limits: Limits) -> None:
         if self.chunk_size > limits.max_chunk:

@@ -1,48 +1,58 @@
-"""Choosing candidates by their scores. B = candidates, b = selected.
+"""Choosing candidates by their scores: every such function by one import.
 
-Rules for every function here: ties go to the earlier candidate; a candidate whose score is not finite is never chosen;
-fewer finite candidates than asked for give fewer indices, and the length of the result says so.
+Rules for all of them, where they apply: ties go to the earlier candidate; a candidate whose score is not finite is
+never chosen and has probability 0; fewer finite candidates than asked for give fewer indices, and the length of the
+result says so; scores that are constant or all zero give a uniform choice, without replacement where indices come back;
+an empty batch gives an empty result; an argument that makes no sense raises a ValueError with its name and value.
+
+Indices are int64, probabilities and weights float32, on the device of the input; sums run in float64. Randomness comes
+from the `generator` alone. Most functions look at a count or a range, which waits for the device once or twice.
 """
 
-import math
+from common.selection.classes import class_balanced_hardest
+from common.selection.diversity import diverse, diverse_factored
+from common.selection.probabilities import (
+    exponential_rank_probability,
+    never_all_zero,
+    percentile_probability,
+    pressure_at,
+    proportional_probability,
+    rank_power_probability,
+)
+from common.selection.pruning import soft_prune
+from common.selection.ranking import highest, lowest
+from common.selection.sampling import (
+    coins,
+    inverse_cdf,
+    sample_with_replacement,
+    sample_without_replacement,
+)
+from common.selection.weights import (
+    biased_weights,
+    collapse_duplicates,
+    importance_weights,
+    variance_reduction_tau,
+)
 
-import torch
-from torch import Tensor
-
-
-def lowest(scores_B: Tensor, num: int) -> Tensor:
-    """Indices of the `num` lowest finite scores, the lowest first.
-
-    Stable, so constant scores give the first `num` candidates. Candidates come in a keyed random order, which makes
-    those a uniform draw without replacement; no generator is needed. Methods that sample take one (`Method.select`).
-
-    Args:
-        scores_B: (B,), any real dtype; NaN marks a dropped candidate.
-        num: how many to take, >= 0.
-
-    Returns:
-        (b,) int64 on the device of the scores, b = min(num, number of finite scores). No index repeats.
-
-    Raises:
-        ValueError: the scores are not a vector, or `num` is negative.
-    """
-    return _first(scores_B, num, descending=False)
-
-
-def highest(scores_B: Tensor, num: int) -> Tensor:
-    """Indices of the `num` highest finite scores, the highest first; otherwise as `lowest`."""
-    return _first(scores_B, num, descending=True)
-
-
-def _first(scores_B: Tensor, num: int, *, descending: bool) -> Tensor:
-    if scores_B.ndim != 1:
-        raise ValueError(f"scores_B must be a vector (B,), got shape {tuple(scores_B.shape)}")
-    if num < 0:
-        raise ValueError(f"num must be >= 0, got {num}")
-    finite_B = scores_B.isfinite()
-    # torch.sort takes NaN for the largest value, so what is not finite goes last by hand, in either direction. A stable
-    # descending sort keeps equal scores in their order.
-    last = -math.inf if descending else math.inf
-    keys_B = torch.where(finite_B, scores_B.double(), last)
-    order_B = keys_B.sort(stable=True, descending=descending).indices
-    return order_B[: min(num, int(finite_B.sum()))]
+__all__ = [
+    "biased_weights",
+    "class_balanced_hardest",
+    "coins",
+    "collapse_duplicates",
+    "diverse",
+    "diverse_factored",
+    "exponential_rank_probability",
+    "highest",
+    "importance_weights",
+    "inverse_cdf",
+    "lowest",
+    "never_all_zero",
+    "percentile_probability",
+    "pressure_at",
+    "proportional_probability",
+    "rank_power_probability",
+    "sample_with_replacement",
+    "sample_without_replacement",
+    "soft_prune",
+    "variance_reduction_tau",
+]

@@ -23,6 +23,7 @@ from common.models import find_head
 from common.processes import private_folder
 from tests.bench.arms import scorer_process
 from tests.bench.measure import pinned
+from trainer.assembly import assemble
 from trainer.link import ScorerLink
 from trainer.loop import make_model
 from trainer.plan import Plan
@@ -113,7 +114,9 @@ def main() -> None:
     options = TrainerOptions(**json.loads(sys.stdin.readline()))
     source = open_source(options)
     model = make_model(options, source)
-    link = ScorerLink(options, source, model, find_head(model, options.head), Plan.of(options), int(time.time()))
+    head, plan = find_head(model, options.head), Plan.of(options)
+    assembly = assemble(options, source, model, head, plan)
+    link = ScorerLink(options, source, model, head, plan, int(time.time()), assembly)
     with link:
         rate = _Rate(link)
         threading.Thread(target=rate.listen, daemon=True).start()

@@ -16,17 +16,21 @@ from common.errors import ProtocolError
 from common.protocol import (
     DTYPE_BYTES,
     MAGIC,
+    MAX_HISTORY,
     MAX_TEXT,
+    PROTOCOL_VERSION,
     TAG_BYTES,
     Array,
     Candidates,
     Error,
+    Feedback,
     ForeignHello,
     Goodbye,
     Heartbeat,
     Hello,
     Lease,
     Limits,
+    PredictorState,
     Reject,
     Return,
     TensorSpec,
@@ -39,7 +43,9 @@ from common.protocol import (
     unpack_mask,
 )
 
-HELLO = Hello(1, "run", "host:12", 2**64 - 1, "cpu", "float32", "torch", {"model": "ab", "data": "cd"}, 1797, 10)
+HELLO = Hello(
+    PROTOCOL_VERSION, "run", "host:12", 2**64 - 1, "cpu", "float32", "torch", {"model": "ab", "data": "cd"}, 1797, 10
+)
 WELCOME = Welcome(7, 3, 0, 50_000, 128, ("mms",), "reference", None, True, "float32", 0, Version(3, 0), 1.0, 10.0)
 LEASE = Lease(lease=12_345, generation=3, start=1000, stop=1006, mask=b"", oldest_step=40, deadline_s=60)
 CANDIDATES = Candidates(
@@ -65,6 +71,20 @@ def with_payload(rows: list[int] | None = None, num: int = 6) -> Candidates:
         inputs=Array.of(np.zeros((num, 1, 8, 8), dtype=np.uint8)),
         targets=Array.of(np.zeros(num, dtype=np.int64)),
     )
+
+
+def with_embeddings(errors: object = None, features: object = None, **changes: object) -> Candidates:
+    """Six rows of three classes and of five features, where nothing else is told."""
+    made = {
+        "errors": np.zeros((6, 3), dtype=np.float16) if errors is None else errors,
+        "features": np.ones((6, 5), dtype=np.float16) if features is None else features,
+    }
+    return replace(CANDIDATES, **{name: Array.of(array) for name, array in made.items()}, **changes)
+
+
+def some_feedback(**changes: Array) -> Feedback:
+    histories = np.full((3, 10), np.nan, dtype=np.float32)
+    return replace(Feedback.of(np.array([7, 0, 41]), np.array([0.5, 0.25, 1.0]), histories), **changes)
 
 
 def frames_of(header: object, code: int) -> list[bytes | memoryview]:
@@ -197,6 +217,12 @@ def test_a_lease_lists_the_positions_that_want_a_score():
         {"deadline_s": -1.0},
         {"oldest_step": None},
         {"mask": "\x01"},
+        {"histories": Array.of(np.zeros((5, 10), dtype=np.float32))},
+        {"histories": Array.of(np.zeros((6, MAX_HISTORY + 1), dtype=np.float32))},
+        {"histories": Array.of(np.zeros((6, 0), dtype=np.float32))},
+        {"histories": Array.of(np.zeros((6, 2, 2), dtype=np.float32))},
+        {"histories": Array.of(np.zeros((6, 10)))},
+        {"histories": Array.of(np.full((6, 10), -np.inf, dtype=np.float32))},
     ],
     ids=str,
 )
@@ -205,9 +231,13 @@ def test_an_impossible_lease_can_neither_be_sent_nor_received(wrong):
     with pytest.raises(ProtocolError):
         encode(lease)
     values = [getattr(lease, name) for name in Lease.__slots__]
+    buffers = []
+    if lease.histories is not None:
+        values[-1] = (lease.histories.dtype, lease.histories.shape)
+        buffers = [lease.histories.buffer]
     if not isinstance(values[0], np.generic):
         with pytest.raises(ProtocolError):
-            decode(frames_of(values, 4))
+            decode([*frames_of(values, 4), *buffers])
 
 
 def test_errors_name_the_message_the_field_and_the_value():
@@ -231,12 +261,20 @@ def test_errors_name_the_message_the_field_and_the_value():
         {"scores": (Array.of(np.zeros(6)),)},
         {"scores": (Array.of(np.zeros(5, dtype=np.float32)),)},
         {"scores": (Array.of(np.zeros((6, 1), dtype=np.float32)),)},
-        {"scores": CANDIDATES.scores * 5},
+        {"scores": CANDIDATES.scores * 6},
         {"inputs": Array.of(np.zeros((6, 2)))},
         {"rows": Array.of(np.zeros(2, dtype=np.int32))},
         {"inputs": Array.of(np.zeros((5, 2))), "targets": Array.of(np.zeros(5))},
         {"inputs": Array.of(np.zeros(())), "targets": Array.of(np.zeros(6))},
         {"inputs": Array("uint8", (6, 2), bytes(11)), "targets": Array.of(np.zeros(6))},
+        {"tau": -0.1},
+        {"tau": float("nan")},
+        {"errors": Array.of(np.zeros((6, 3), dtype=np.float16))},
+        {"features": Array.of(np.zeros((6, 3), dtype=np.float16))},
+        {"errors": Array.of(np.zeros((6, 3))), "features": Array.of(np.zeros((6, 3)))},
+        {name: Array.of(np.zeros((5, 3), dtype=np.float16)) for name in ("errors", "features")},
+        {name: Array.of(np.zeros((6, 0), dtype=np.float16)) for name in ("errors", "features")},
+        {name: Array.of(np.zeros((6, 3, 1), dtype=np.float16)) for name in ("errors", "features")},
     ],
     ids=[
         *(
@@ -250,7 +288,9 @@ def test_errors_name_the_message_the_field_and_the_value():
             "long mask",
             "float64 scores",
         ),
-        *("few scores", "2-D scores", "five scores", "no targets", "rows alone", "5 of 6", "0-D", "short buffer"),
+        *("few scores", "2-D scores", "six scores", "no targets", "rows alone", "5 of 6", "0-D", "short buffer"),
+        *("negative tau", "NaN tau", "errors alone", "features alone", "float64 embeddings", "5 of 6 embeddings"),
+        *("no columns", "3-D embeddings"),
     ],
 )
 def test_candidates_that_contradict_themselves_cannot_be_sent(wrong):
@@ -264,6 +304,33 @@ def test_good_candidates_pass_the_check_against_their_lease():
     with_payload([4, 0], 2).check(LEASE, replace(WELCOME, transfer="payload", best_k=2))
     masked = replace(LEASE, stop=1008, mask=b"\x7e")
     CANDIDATES.check(masked, WELCOME)
+
+
+EMBEDDINGS = replace(WELCOME, embeddings=True)
+
+
+def test_embeddings_come_where_they_are_wanted_and_only_there():
+    with_embeddings().check(LEASE, EMBEDDINGS)
+    with pytest.raises(ProtocolError, match="embeddings are not wanted, got some"):
+        with_embeddings().check(LEASE, WELCOME)
+    with pytest.raises(ProtocolError, match="embeddings are wanted, got none"):
+        CANDIDATES.check(LEASE, EMBEDDINGS)
+    received = decode(encode(with_embeddings(tau=1.5)))
+    assert isinstance(received, Candidates)
+    assert received == with_embeddings(tau=1.5)
+    assert received.features is not None
+    assert received.features.as_numpy().dtype == np.float16
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["errors", "features"])
+def test_embeddings_must_be_finite_or_their_rows_listed_as_dropped(name, bad):
+    rows = np.zeros((6, 4), dtype=np.float16)
+    rows[[2, 4], [0, 3]] = bad
+    candidates = with_embeddings(**{name: rows}, dropped=pack_mask(np.arange(6) == 2))
+    with pytest.raises(ProtocolError, match=f"1 rows of {name} are not finite"):
+        candidates.check(LEASE, EMBEDDINGS)
+    replace(candidates, dropped=b"\x14").check(LEASE, EMBEDDINGS)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -365,10 +432,66 @@ def test_a_manifest_must_end_with_its_last_tensor():
             decode([head, wrong, buffer])
 
 
+def test_histories_travel_with_their_lease():
+    histories = np.full((3, MAX_HISTORY), np.nan, dtype=np.float32)
+    histories[1, -2:] = 0.5, 0.25
+    lease = replace(LEASE, mask=b"\x07", histories=Array.of(histories))
+    received = decode(encode(lease))
+    assert received == lease
+    np.testing.assert_array_equal(received.histories.as_numpy(), histories, strict=True)
+
+
+def test_feedback_holds_the_samples_whose_loss_is_finite():
+    losses = np.float32([0.5, np.nan, 0.25, np.inf])
+    histories = np.float32([[np.nan, 1], [0, 0], [np.inf, 2], [0, 0]])
+    received = decode(encode(Feedback.of(np.array([3, 1, 9, 4], dtype=np.int32), losses, histories)))
+    assert isinstance(received, Feedback)
+    assert received.num == 2
+    np.testing.assert_array_equal(received.ids.as_numpy(), np.int64([3, 9]), strict=True)
+    np.testing.assert_array_equal(received.losses.as_numpy(), np.float32([0.5, 0.25]), strict=True)
+    np.testing.assert_array_equal(received.histories.as_numpy(), np.float32([[np.nan, 1], [np.nan, 2]]), strict=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"losses": Array.of(np.float32([1, np.nan, 2]))},
+        {"losses": Array.of(np.float32([1, np.inf, 2]))},
+        {"losses": Array.of(np.float32([1, 2]))},
+        {"losses": Array.of(np.zeros(3))},
+        {"ids": Array.of(np.array([1, -1, 2]))},
+        {"ids": Array.of(np.zeros(3, dtype=np.int32))},
+        {"ids": Array.of(np.zeros((3, 1), dtype=np.int64))},
+        {"histories": Array.of(np.zeros((2, 10), dtype=np.float32))},
+        {"histories": Array.of(np.zeros((3, MAX_HISTORY + 1), dtype=np.float32))},
+        {"histories": Array.of(np.full((3, 10), np.inf, dtype=np.float32))},
+    ],
+    ids=["NaN", "infinite", "few", "float64", "negative", "int32", "2-D", "histories", "long", "infinite history"],
+)
+def test_impossible_feedback_cannot_be_sent(wrong):
+    assert decode(encode(some_feedback()))
+    with pytest.raises(ProtocolError):
+        encode(some_feedback(**wrong))
+
+
+def test_a_predictor_s_state_is_finite_float32_within_4_mib():
+    state = PredictorState(100, np.arange(1 << 20, dtype=np.float32).tobytes())
+    received = decode(encode(state))
+    assert received == state
+    assert isinstance(received, PredictorState)
+    assert received.parameters().tolist() == list(range(1 << 20))
+    for wrong in (bytes((1 << 22) + 4), b"", bytes(6), np.float32([1, np.nan]).tobytes(), "text"):
+        with pytest.raises(ProtocolError, match="state"):
+            encode(PredictorState(100, wrong))
+    with pytest.raises(ProtocolError, match="updates"):
+        encode(PredictorState(-1, bytes(4)))
+
+
 def test_a_hello_of_another_protocol_version_shows_its_number_whatever_else_it_holds():
-    new = [2, {"run": "r", "extra": [1, {"nested": msgpack.Timestamp(1)}]}, "x" * 5000]
-    assert decode(frames_of(new, 1)) == ForeignHello(2)
-    assert decode([*frames_of(new, 1), b"a buffer of the future"]) == ForeignHello(2)
+    new = [PROTOCOL_VERSION + 1, {"run": "r", "extra": [1, {"nested": msgpack.Timestamp(1)}]}, "x" * 5000]
+    assert decode(frames_of(new, 1)) == ForeignHello(PROTOCOL_VERSION + 1)
+    assert decode([*frames_of(new, 1), b"a buffer of the future"]) == ForeignHello(PROTOCOL_VERSION + 1)
+    assert decode(frames_of([1, "run", "host", 7], 1)) == ForeignHello(1)
     assert decode(frames_of([0], 1)) == ForeignHello(0)
     assert decode(encode(replace(HELLO, protocol=9))) == ForeignHello(9)
     for wrong in ([-1], ["2"], [True], [None], [], {}, [[2]], 2):
@@ -432,7 +555,7 @@ def test_frames_and_messages_past_their_size_are_refused_on_both_sides():
 
 
 def test_unknown_types_and_other_magic_are_refused():
-    for tag in (MAGIC, MAGIC + b"\x00", MAGIC + b"\x10", b"MGT\x01", b""):
+    for tag in (MAGIC, MAGIC + b"\x00", MAGIC + b"\x11", b"MGT\x01", b""):
         with pytest.raises(ProtocolError, match="first frame"):
             decode([tag + msgpack.packb([""])])
 

@@ -18,7 +18,9 @@ from common.protocol import (
     ERRORS,
     FINGERPRINTS,
     MAGIC,
+    MAX_HISTORY,
     PRECISIONS,
+    PROTOCOL_VERSION,
     REJECTIONS,
     SCORES,
     TAG_BYTES,
@@ -27,6 +29,7 @@ from common.protocol import (
     Array,
     Candidates,
     Error,
+    Feedback,
     Fetch,
     Goodbye,
     Heartbeat,
@@ -34,6 +37,7 @@ from common.protocol import (
     Lease,
     Limits,
     Message,
+    PredictorState,
     Reject,
     Return,
     Revoke,
@@ -72,11 +76,27 @@ def arrays(dtype: str, shape: tuple[int, ...]) -> st.SearchStrategy[Array]:
     return st.binary(min_size=num_bytes, max_size=num_bytes).map(lambda data: Array(dtype, shape, data))
 
 
+def histories(num: int) -> st.SearchStrategy[Array]:
+    """(num, 1 to MAX_HISTORY) float32 without infinities: a pattern repeated, since every number alone costs a draw."""
+    losses = st.lists(st.floats(width=32, allow_infinity=False), min_size=1, max_size=5)
+    lengths = st.integers(1, MAX_HISTORY)
+    return st.builds(lambda row, length: Array.of(np.resize(np.float32(row), (num, length))), losses, lengths)
+
+
+@st.composite
+def feedback_messages(draw: Callable) -> Feedback:
+    ids = draw(st.lists(naturals, max_size=6))
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    losses = draw(st.lists(finite, min_size=len(ids), max_size=len(ids)))
+    return Feedback(Array.of(np.int64(ids)), Array.of(np.float32(losses)), draw(histories(len(ids))))
+
+
 @st.composite
 def lease_messages(draw: Callable) -> Lease:
     num = draw(st.integers(1, 40))
     start = draw(st.integers(0, 2**63 - 1 - num))
-    return Lease(draw(naturals), draw(naturals), start, start + num, draw(masks(num)), draw(naturals), draw(seconds))
+    made = Lease(draw(naturals), draw(naturals), start, start + num, draw(masks(num)), draw(naturals), draw(seconds))
+    return replace(made, histories=draw(st.none() | histories(made.num)))
 
 
 @st.composite
@@ -89,11 +109,16 @@ def candidates_messages(draw: Callable) -> Candidates:
         shape = (rows.shape[0] if rows else num, *draw(st.lists(st.integers(0, 3), max_size=3)))
         inputs = draw(st.sampled_from(sorted(DTYPE_BYTES)).flatmap(lambda dtype: arrays(dtype, shape)))
         targets = draw(arrays("int64", shape[:1]))
+    errors = features = None
+    if draw(st.booleans()):
+        errors, features = (draw(arrays("float16", (num, draw(st.integers(1, 3))))) for _ in range(2))
     mean, accuracy = draw(st.none() | reals), draw(st.none() | st.floats(0, 1))
+    tau = draw(st.none() | st.floats(0, allow_infinity=False))
     timings = draw(seconds), draw(seconds)
     dropped = draw(masks(num))
     return Candidates(
-        draw(naturals), draw(versions), num, dropped, scores, mean, accuracy, *timings, rows, inputs, targets
+        *(draw(naturals), draw(versions), num, dropped, scores, mean, accuracy, *timings),
+        *(rows, inputs, targets, tau, errors, features),
     )
 
 
@@ -128,13 +153,14 @@ def welcome_messages(draw: Callable) -> Welcome:
         version=draw(st.none() | versions),
         heartbeat_s=draw(seconds),
         silence_s=draw(seconds),
+        embeddings=draw(st.booleans()),
     )
 
 
 STRATEGIES: dict[type, st.SearchStrategy] = {
     Hello: st.builds(
         Hello,
-        protocol=st.just(1),
+        protocol=st.just(PROTOCOL_VERSION),
         run=names,
         name=names,
         incarnation=randoms,
@@ -158,6 +184,14 @@ STRATEGIES: dict[type, st.SearchStrategy] = {
     Goodbye: st.builds(Goodbye, texts),
     Heartbeat: st.builds(Heartbeat, naturals, st.none() | versions, leases, naturals),
     Error: st.builds(Error, st.sampled_from(ERRORS), texts),
+    Feedback: feedback_messages(),
+    PredictorState: st.builds(
+        PredictorState,
+        naturals,
+        st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9).map(
+            lambda parameters: np.float32(parameters).tobytes()
+        ),
+    ),
 }
 any_message = st.one_of(*STRATEGIES.values())
 msgpack_values = st.recursive(
@@ -258,7 +292,11 @@ def test_a_field_of_any_other_value_gives_a_message_or_a_protocol_error(message:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(range(1, 16)), st.binary(max_size=80), st.lists(st.binary(max_size=20), max_size=4))
+@given(
+    st.sampled_from(range(1, len(MESSAGE_TYPES) + 2)),
+    st.binary(max_size=80),
+    st.lists(st.binary(max_size=20), max_size=4),
+)
 def test_random_bytes_behind_a_right_tag_give_a_message_or_a_protocol_error(code: int, header: bytes, buffers: list):
     decode_or_refuse([MAGIC + bytes([code]) + header, *buffers])
     decode_or_refuse([header, MAGIC + bytes([code]), *buffers])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_every_score_that_is_wanted_is_sent() -> None:
     answer.check(lease(0), welcome(scores=("loss", "mms")))
     loss, mms = answer.finite_scores()
     assert not np.array_equal(loss, mms)
+
+
+def test_embeddings_are_sent_where_they_are_wanted() -> None:
+    wanting = replace(welcome(), embeddings=True)
+    first, again = (decode(encode(ready().score(lease(0), wanting))) for _ in range(2))
+    first.check(lease(0), wanting)
+    assert first == again
+    assert len(np.unique(first.features.as_numpy(), axis=0)) == 8
 
 
 def test_payload_is_refused_with_the_remedy() -> None:

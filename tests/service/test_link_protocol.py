@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 
@@ -13,11 +14,13 @@ from common.errors import PeerTimeout, Rejected
 from common.protocol import (
     Candidates,
     Error,
+    Feedback,
     Fetch,
     Goodbye,
     Heartbeat,
     Hello,
     Lease,
+    PredictorState,
     Reject,
     Return,
     Revoke,
@@ -27,6 +30,7 @@ from common.protocol import (
     WeightsGone,
     Welcome,
 )
+from scorer.inbox import MAX_FEEDBACK
 from scorer.link import Link
 from scorer.staging import StagedWeights
 from tests.service.peers import WITHIN_S, HandMadeTrainer, answer, bytes_of, hello
@@ -53,8 +57,14 @@ def trainer() -> Iterator[HandMadeTrainer]:
         yield opened
 
 
-def make_link(trainer: HandMadeTrainer, connect_s: float = WITHIN_S) -> Link:
-    return Link(trainer.endpoint, hello(incarnation=99), connect_s=connect_s, check_manifest=lambda message: None)
+def make_link(trainer: HandMadeTrainer, connect_s: float = WITHIN_S, backend: str = "torch") -> Link:
+    return Link(
+        trainer.endpoint,
+        hello(incarnation=99, backend=backend),
+        connect_s=connect_s,
+        check_manifest=lambda message: None,
+        wants_weights=backend == "torch",
+    )
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_a_scorer_says_hello_fetches_weights_and_answers_its_leases(scheme: str)
         welcome = resident(trainer, link)
         trainer.say(lease(1))
         work = link.next_work()
-        assert work == (lease(1), welcome)
+        assert work == (lease(1), welcome, version(0))
         link.answer(lease(1), answer(lease(1), version(0)))
         got = trainer.hear(Candidates)
         assert (got.lease, got.version) == (1, version(0))
@@ -219,6 +229,74 @@ def test_weights_and_leases_of_an_earlier_session_are_not_taken_for_those_of_the
     assert link.next_work()[0].lease == 9  # type: ignore[index]
 
 
+# -- scorers without weights ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def predictor(trainer: HandMadeTrainer) -> Iterator[Link]:
+    with make_link(trainer, backend="predictor") as opened:
+        yield opened
+
+
+def test_without_weights_a_version_is_resident_as_soon_as_it_is_known_and_never_fetched(
+    trainer: HandMadeTrainer, predictor: Link
+) -> None:
+    welcome = trainer.welcome(version=version(0))
+    news = (lambda: None, lambda: trainer.say(VersionHint(version(5), 1000)), lambda: beat(trainer, version(9)))
+    for number, (oldest_step, tell) in enumerate(zip((0, 5, 9), news, strict=True), start=1):
+        trainer.say(lease(number, oldest_step=oldest_step))
+        tell()
+        work = predictor.next_work()
+        assert work == (lease(number, oldest_step=oldest_step), welcome, version(oldest_step))
+        predictor.answer(lease(number), answer(lease(number), version(oldest_step)))
+    while trainer.hear(Heartbeat).resident != version(9):
+        pass
+    assert not trainer.weights.poll(0)
+
+
+def beat(trainer: HandMadeTrainer, resident: Version) -> None:
+    trainer.say(Heartbeat(0, resident, (), resident.step))
+
+
+def feedback(number: int) -> Feedback:
+    return Feedback.of(np.array([number]), np.ones(1, np.float32), np.full((1, 10), np.nan, np.float32))
+
+
+def test_parameters_come_first_then_feedback_and_leases_in_turns(trainer: HandMadeTrainer, predictor: Link) -> None:
+    trainer.welcome(version=version(0))
+    for number in (1, 2, 3):
+        trainer.say(feedback(number))
+    for number in (1, 2):
+        trainer.say(PredictorState(number, np.full(3, number, np.float32).tobytes()))
+    trainer.say(lease(1))
+    while trainer.hear(Heartbeat).leases != (1,):
+        pass
+    orders = [predictor.next_work().order for _ in range(4)]  # type: ignore[union-attr]
+    assert [type(order) for order in orders] == [PredictorState, Feedback, Lease, Feedback]
+    assert orders[0].updates == 2, "the latest"
+    assert [orders[1].ids.as_numpy().item(), orders[3].ids.as_numpy().item()] == [1, 2]
+
+
+def test_feedback_of_an_earlier_session_is_not_learned_in_the_next(trainer: HandMadeTrainer, predictor: Link) -> None:
+    trainer.welcome(version=version(0))
+    trainer.say(feedback(1))
+    trainer.say(Error("unknown-session", "say HELLO first"))
+    trainer.welcome(session=2, version=version(0))
+    trainer.say(feedback(2))
+    work = predictor.next_work()
+    assert work.order.ids.as_numpy().item() == 2  # type: ignore[union-attr]
+
+
+def test_of_feedback_that_nobody_has_time_for_the_newest_is_kept(trainer: HandMadeTrainer, predictor: Link) -> None:
+    trainer.welcome(version=version(0))
+    for number in range(MAX_FEEDBACK + 3):
+        trainer.say(feedback(number))
+    trainer.say(lease(1))
+    while trainer.hear(Heartbeat).leases != (1,):
+        pass
+    assert predictor.next_work().order.ids.as_numpy().item() == 3  # type: ignore[union-attr]
+
+
 # -- ends -------------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +356,7 @@ NONSENSE: dict[str, Callable[[HandMadeTrainer], None]] = {
     "noise": lambda trainer: trainer.control.send_multipart([trainer.peer, b"\x00", b"noise"]),
     "one frame": lambda trainer: trainer.control.send_multipart([trainer.peer, b"noise"]),
     "a message for trainers": lambda trainer: trainer.say(Fetch(1, version(0), 0, 1)),
+    "a message for predictors": lambda trainer: trainer.say(feedback(1)),
 }
 
 
@@ -298,7 +377,7 @@ def test_a_second_welcome_of_the_same_session_changes_nothing(trainer: HandMadeT
     trainer.say(welcome)
     while trainer.hear(Heartbeat).leases != (1,):
         pass
-    assert link.next_work() == (lease(1), welcome)
+    assert link.next_work() == (lease(1), welcome, version(0))
 
 
 def test_a_restarted_trainer_at_the_same_endpoint_is_found(trainer: HandMadeTrainer, link: Link) -> None:

@@ -9,37 +9,49 @@ import torch
 
 from tests.service.processes import Processes
 
-STEPS = 200
-LOCKSTEP = ("--push-every", "1", "--max-staleness", "0", "--fallback", "wait")
+LOCKSTEP = ("--push-every", "1", "--fallback", "wait")
 
 WHOLE, SPLIT = ("--candidates", "128", "--chunk-size", "128"), ("--candidates", "128", "--chunk-size", "32")
 
-# What both runs are told, and what the stale one is told besides.
+# Steps, what both runs are told, and what the stale one is told besides.
 RUNS = {
-    "digits by reference": (WHOLE, ()),
+    "digits by reference": (200, WHOLE, ()),
     "augmented digits as payload": (
+        200,
         (*WHOLE, "--method", "loss", "--augment.crop-padding", "1", "--augment.flip", "--augment.cutout", "3"),
         ("--transfer", "payload"),
     ),
     "synthetic classes, two scorers, several chunks a step": (
+        200,
         (*SPLIT, "--data", "synthetic", "--method", "entropy", "--optimizer", "adamw", "--lr", "0.01"),
         ("--scorers", "2"),
+    ),
+    "coins, two chunks a step or so": (
+        120,
+        ("--candidates", "48", "--chunk-size", "48", "--method", "selective-backprop"),
+        (),
+    ),
+    "importance sampling with weights": (
+        120,
+        ("--candidates", "96", "--chunk-size", "96", "--method", "gradient-norm", "--selection.tau-threshold", "1.3"),
+        (),
     ),
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_lockstep_run_over_processes_equals_the_fresh_run_bitwise(name: str, processes: Processes) -> None:
-    shared, of_stale = RUNS[name]
-    shared = (*shared, "--steps", str(STEPS), "--log.trace", "--seed", "3")
+    steps, shared, of_stale = RUNS[name]
+    # A queue is bounded by the staleness of what waits in it, in the fresh run as well.
+    shared = (*shared, "--max-staleness", "0", "--steps", str(steps), "--log.trace", "--seed", "3")
     stale_run = processes.run("stale", *shared, *LOCKSTEP, *of_stale)
     fresh_run = processes.trainer("fresh", *shared, "--mode", "fresh")
     fresh_run.succeeds()
     stale_run.succeeds()
 
     fresh, stale = processes.trace("fresh"), processes.trace("stale")
-    assert [line["step"] for line in fresh] == list(range(STEPS))
-    selecting = STEPS - STEPS // 20 - STEPS // 10  # warm-up and annealing are on
+    assert [line["step"] for line in fresh] == list(range(steps))
+    selecting = steps - steps // 20 - steps // 10  # warm-up and annealing are on
     assert [line["origin"] for line in fresh].count("fresh") == selecting
     assert [line["origin"] for line in stale].count("stale") == selecting
     for key in ("step", "ids", "losses"):
@@ -53,5 +65,6 @@ def test_a_lockstep_run_over_processes_equals_the_fresh_run_bitwise(name: str, p
 
     summary = processes.summary("stale")
     assert summary["leases"]["consumed"] == summary["leases"]["leased"]
+    assert summary["samples_scored"] == processes.summary("fresh")["samples_scored"]
     assert (summary["staleness_max"], summary["fallbacks"], summary["selected_fraction"]) == (0, 0, 1.0)
     assert summary["accuracy"] == processes.summary("fresh")["accuracy"]

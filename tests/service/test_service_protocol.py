@@ -41,7 +41,7 @@ from trainer.leases import LeaseBook, Pace
 from trainer.pool import Pool
 from trainer.publisher import Publisher
 from trainer.service import Service
-from trainer.sessions import MAX_STRIKES
+from trainer.sessions import MAX_STRIKES, HistoriesOf
 from trainer.terms import REMEDIES, Terms
 
 GENERATION = 7
@@ -56,12 +56,12 @@ TERMS = Terms(
 class Trainer:
     """The real service, pool and publisher behind real sockets; there is no training."""
 
-    def __init__(self, terms: Terms = TERMS, num_slots: int = 3) -> None:
+    def __init__(self, terms: Terms = TERMS, num_slots: int = 3, histories_of: HistoriesOf | None = None) -> None:
         self.model = nn.Linear(100, 30)
         pace = Pace(1, max_staleness=4, push_every=1, first_step=0, stop_step=1000)
         self.pool = Pool(LeaseBook(CHUNK, pace), min_candidates=CHUNK, chunks_per_step=1, exact=True)
         self.publisher = Publisher(self.model, None, GENERATION, num_slots=num_slots)
-        self.service = Service(terms, self.pool, self.publisher)
+        self.service = Service(terms, self.pool, self.publisher, histories_of)
         self.io = IOThread("trainer-io", self.service, max_frame_bytes=1 << 20)
         self._opened = contextlib.ExitStack()
 
@@ -126,11 +126,11 @@ def test_scores_end_in_the_pool_and_the_next_lease_follows(trainer: Trainer) -> 
     scorer.join()
     lease = scorer.hear(Lease)
     scorer.hear(Lease)
-    scorer.say(answer(lease, V0, [3, 1, 2, 0], loss_mean=0.5, accuracy=0.25))
+    scorer.say(answer(lease, V0, [3, 1, 2, 0], loss_mean=0.5, accuracy=0.25, tau=1.5))
     assert scorer.hear(Lease).start == 8
     (chunk,) = trainer.pool.take(0)
-    assert (chunk.start, chunk.version, chunk.scores.tolist()) == (0, V0, [3, 1, 2, 0])
-    assert list(trainer.service.uniform_loss) == [(4, 0.5, 0.25)]
+    assert (chunk.start, chunk.version, chunk.scores["mms"].tolist()) == (0, V0, [3, 1, 2, 0])
+    assert list(trainer.service.uniform) == [(4, 0.5, 0.25, 1.5)]
     assert trainer.service.traffic.candidates == 4
 
 
@@ -231,7 +231,7 @@ def test_listed_candidates_may_be_anything(trainer: Trainer) -> None:
     dropped = pack_mask(np.array([False, True, False, False]))
     scorer.say(answer(scorer.hear(Lease), V0, [1, float("nan"), 2, 3], dropped=dropped))
     (chunk,) = until(lambda: trainer.pool.take(0))
-    assert chunk.scores.isnan().tolist() == [False, True, False, False]
+    assert chunk.scores["mms"].isnan().tolist() == [False, True, False, False]
 
 
 # -- nonsense ---------------------------------------------------------------------------------------------------------

@@ -1,17 +1,26 @@
 """Scored chunks and small pools for tests."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from common.protocol import Version
-from trainer.leases import LeaseBook, Pace
-from trainer.pool import Payload, Pool, ScoredChunk
+from trainer.chunks import Payload, ScoredChunk
+from trainer.leases import LeaseBook, Pace, Wanted
+from trainer.pool import Pool
 
 GENERATION = 7
 
 
 def scored(
-    start: int, num: int = 4, *, step: int = 0, scores: list[float] | None = None, payload: Payload | None = None
+    start: int,
+    num: int = 4,
+    *,
+    step: int = 0,
+    scores: list[float] | None = None,
+    score: str = "mms",
+    payload: Payload | None = None,
 ) -> ScoredChunk:
     """A chunk whose scores are given, or equal its positions."""
     values: Tensor = (
@@ -19,7 +28,7 @@ def scored(
         if scores is None
         else torch.tensor(scores, dtype=torch.float32)
     )
-    return ScoredChunk(start, start + num, Version(GENERATION, step), values, payload=payload)
+    return ScoredChunk(start, start + num, Version(GENERATION, step), {score: values}, payload=payload)
 
 
 def make_pool(
@@ -32,9 +41,11 @@ def make_pool(
     push_every: int = 1,
     first_step: int = 0,
     stop_step: int = 1000,
+    sweep: tuple[int, float] | None = None,
+    plan_visit: Callable[[int, int], Wanted] = lambda start, stop: None,
 ) -> Pool:
-    pace = Pace(chunks_per_step, max_staleness, push_every, first_step, stop_step)
-    book = LeaseBook(chunk_size, pace)
+    pace = Pace(chunks_per_step, max_staleness, push_every, first_step, stop_step, sweep)
+    book = LeaseBook(chunk_size, pace, plan_visit)
     return Pool(book, min_candidates=min_candidates, chunks_per_step=chunks_per_step, exact=exact)
 
 

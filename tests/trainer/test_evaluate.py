@@ -13,7 +13,7 @@ from common.data.source import Source, TensorSplit
 from common.data.sources import open_source
 from common.errors import DataError
 from common.models import build_model
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluate import Evaluation, evaluate, sample_losses
 from trainer.optimizers import build_optimizer, build_schedule
 
 
@@ -50,6 +50,18 @@ def test_loss_and_accuracy_are_means_over_all_held_out_samples_whatever_the_batc
     assert result.num == 10
     assert result.accuracy == sum(int(z.argmax() == t) for z, t in zip(logits, targets, strict=True)) / 10
     assert result.loss == pytest.approx(expected / 10, rel=1e-5)
+
+
+def test_losses_of_samples_come_in_the_order_of_their_ids():
+    logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    source = held_out(torch.arange(10) % 3, 3)
+    ids = torch.tensor([9, 0, 4, 9, 7])
+    losses, evaluation = sample_losses(Table(logits), source, source.train, ids, device="cpu", batch_size=2)
+    torch.testing.assert_close(losses, F.cross_entropy(logits[ids], ids % 3, reduction="none"))
+    assert (losses.dtype, losses.requires_grad) == (torch.float32, False)
+    assert evaluation.num == 5
+    assert evaluation.loss == pytest.approx(losses.mean().item())
+    assert evaluation.accuracy == (logits[ids].argmax(1) == ids % 3).double().mean().item()
 
 
 @pytest.mark.parametrize("classes_last", [True, False])

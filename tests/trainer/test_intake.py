@@ -8,14 +8,16 @@ import torch
 
 from common.errors import ProtocolError
 from common.protocol import Array, Candidates, Lease, Version, Welcome, decode, encode, pack_mask
+from trainer.chunks import ScoredChunk
 from trainer.intake import scored_chunk
-from trainer.pool import ScoredChunk
 from trainer.terms import Terms
 
 GENERATION = 7
 LEASE = Lease(3, GENERATION, 40, 44, b"", 5, 60.0)
 TERMS = Terms(
-    "", GENERATION, 0, 100, 10, 4, ("mms",), True, "reference", None, {}, (1, 2), "uint8", ()
+    run="", generation=GENERATION, seed=0, num_samples=100, num_classes=10, chunk_size=4, scores=("mms",),
+    lowest_is_hard=True, transfer="reference", best_k=None, fingerprint={}, sample_shape=(1, 2), sample_dtype="uint8",
+    target_shape=(),
 )  # fmt: skip
 ANNOUNCED = [Version(GENERATION, step) for step in (4, 5, 6)]
 
@@ -33,11 +35,15 @@ def welcome(terms: Terms) -> Welcome:
     return terms.welcome(1, wire="float32", weights_port=0, version=None)
 
 
-def take(candidates: Candidates, terms: Terms = TERMS) -> ScoredChunk:
+def take(candidates: Candidates, terms: Terms = TERMS, lease: Lease = LEASE) -> ScoredChunk:
     """As it is taken off the wire."""
     arrived = decode(encode(candidates))
     assert isinstance(arrived, Candidates)
-    return scored_chunk(arrived, LEASE, welcome(terms), terms, ANNOUNCED)
+    return scored_chunk(arrived, lease, welcome(terms), terms, ANNOUNCED)
+
+
+def masked(*wanted: bool) -> Lease:
+    return replace(LEASE, mask=pack_mask(np.array(wanted)))
 
 
 def payload_terms(best_k: int | None = None) -> Terms:
@@ -52,14 +58,15 @@ def shipped(num: int = 4, **changes: object) -> dict[str, object]:
 def test_scores_become_a_chunk_of_the_leases_positions() -> None:
     chunk = take(message())
     assert (chunk.start, chunk.stop, chunk.version) == (40, 44, Version(GENERATION, 6))
-    assert chunk.scores.tolist() == [3, 1, 2, 0.5]
-    assert chunk.scores.dtype == torch.float32
+    assert {name: row.tolist() for name, row in chunk.scores.items()} == {"mms": [3, 1, 2, 0.5]}
+    assert chunk.scores["mms"].dtype == torch.float32
+    assert chunk.wanted is None
     assert (chunk.loss_mean, chunk.accuracy, chunk.payload) == (0.5, 0.25, None)
 
 
 def test_listed_candidates_come_back_as_nan() -> None:
     chunk = take(message(scores=[3, float("nan"), 2, 7], dropped=pack_mask(np.array([False, True, False, True]))))
-    assert chunk.scores.isnan().tolist() == [False, True, False, True]
+    assert chunk.scores["mms"].isnan().tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -128,3 +135,58 @@ def test_a_payload_row_that_was_dropped_is_refused() -> None:
     rows = Array.of(np.array([0, 1], dtype=np.int32))
     with pytest.raises(ProtocolError, match="not dropped"):
         take(message(dropped=mask, **shipped(2, rows=rows)), payload_terms(best_k=2))
+
+
+def test_scores_of_a_masked_lease_stand_at_the_positions_that_were_wanted() -> None:
+    answer = message(num=2, scores=[3.0, 1.0])
+    chunk = take(answer, lease=masked(False, True, False, True))
+    assert (len(chunk), chunk.start, chunk.stop) == (4, 40, 44)
+    assert chunk.wanted.tolist() == [False, True, False, True]
+    assert chunk.scores["mms"].isnan().tolist() == [True, False, True, False]
+    assert chunk.scores["mms"][[1, 3]].tolist() == [3, 1]
+
+
+def test_candidates_dropped_out_of_a_masked_lease_are_wanted_and_nan() -> None:
+    answer = message(num=2, scores=[float("nan"), 1.0], dropped=pack_mask(np.array([True, False])))
+    chunk = take(answer, lease=masked(False, True, False, True))
+    assert chunk.wanted.tolist() == [False, True, False, True]
+    assert chunk.scores["mms"].isnan().tolist() == [True, True, True, False]
+
+
+def test_every_score_that_was_agreed_is_spread_under_its_name() -> None:
+    terms = replace(TERMS, scores=("loss", "mms"))
+    rows = tuple(Array.of(np.array(row, dtype=np.float32)) for row in ([3.0, 1.0], [0.5, 0.25]))
+    chunk = take(replace(message(num=2, scores=[0, 0]), scores=rows), terms, masked(True, False, False, True))
+    assert {name: row.nan_to_num(nan=-1).tolist() for name, row in chunk.scores.items()} == {
+        "loss": [3, -1, -1, 1],
+        "mms": [0.5, -1, -1, 0.25],
+    }
+
+
+@pytest.mark.parametrize("num", [1, 3, 4])
+def test_another_number_of_scores_than_the_mask_wants_is_refused(num: int) -> None:
+    with pytest.raises(ProtocolError, match=f"wants 2 scores, got {num}"):
+        take(message(num=num, scores=[0.0] * num), lease=masked(False, True, False, True))
+
+
+def test_a_payload_under_a_mask_belongs_to_the_wanted_positions() -> None:
+    lease = masked(False, True, False, True)
+    chunk = take(message(num=2, scores=[3, 1], **shipped(2)), payload_terms(), lease)
+    assert chunk.payload.rows.tolist() == [1, 3]
+    rows = Array.of(np.array([1], dtype=np.int32))
+    chunk = take(message(num=2, scores=[3, 1], **shipped(1, rows=rows)), payload_terms(best_k=1), lease)
+    assert chunk.payload.rows.tolist() == [3]
+    assert chunk.payload.inputs.tolist() == [[[0, 1]]]
+
+
+def test_embeddings_come_with_the_chunk_and_have_the_sizes_of_the_head() -> None:
+    terms = replace(TERMS, embeddings=True, embedding_sizes=(2, 3))
+    rows = {
+        "errors": Array.of(np.arange(8, dtype=np.float16).reshape(4, 2)),
+        "features": Array.of(np.arange(12, dtype=np.float16).reshape(4, 3)),
+    }
+    chunk = take(message(**rows), terms)
+    assert chunk.errors.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert chunk.features.shape == (4, 3)
+    with pytest.raises(ProtocolError, match="the head has"):
+        take(message(**rows), replace(terms, embedding_sizes=(2, 4)))

@@ -1,5 +1,8 @@
 """The lease book: order, credits, the account, and what it refuses."""
 
+import math
+
+import numpy as np
 import pytest
 
 from trainer.leases import LeaseBook, Outstanding, Pace
@@ -145,3 +148,87 @@ def test_held_by_lists_a_sessions_leases_oldest_first() -> None:
     mine = [issue(leases, 1), issue(leases, 2), issue(leases, 1)]
     assert leases.held_by(1) == [mine[0].lease, mine[2].lease]
     assert leases.held_by(3) == []
+
+
+def wanted_of(start: int, stop: int) -> np.ndarray:
+    """Every third chunk wants nothing, the others what a start's bits say."""
+    positions = np.arange(start, stop)
+    return (positions * 7 + start) % 3 == 0 if (start // CHUNK) % 3 else np.zeros(stop - start, dtype=bool)
+
+
+def masked_book(calls: list[tuple[int, int]], **changes: int) -> LeaseBook:
+    def plan_visit(start: int, stop: int) -> np.ndarray:
+        calls.append((start, stop))
+        return wanted_of(start, stop)
+
+    leases = book(**changes)
+    leases.plan_visit = plan_visit
+    return leases
+
+
+def test_which_positions_want_a_score_is_asked_once_for_each_chunk_in_order() -> None:
+    calls: list[tuple[int, int]] = []
+    leases = masked_book(calls)
+    held = [issue(leases) for _ in range(3)]
+    assert calls == [(0, 8), (8, 16), (16, 24)]
+    for one in held:
+        assert one.wanted.tolist() == wanted_of(one.start, one.stop).tolist()
+        assert len(one) == wanted_of(one.start, one.stop).sum()
+    assert len(issue(book())) == CHUNK, "without a mask all of them"
+
+
+def test_nothing_is_planned_for_a_lease_that_is_not_issued() -> None:
+    calls: list[tuple[int, int]] = []
+    leases = masked_book(calls, max_staleness=0)
+    assert issue(leases, next_step=5, announced=4) is None
+    assert calls == []
+
+
+def test_a_reissued_lease_wants_the_same_positions_and_is_not_planned_again() -> None:
+    calls: list[tuple[int, int]] = []
+    leases = masked_book(calls)
+    first, second = issue(leases), issue(leases)
+    leases.expire([second.lease, first.lease])
+    again = [issue(leases, 2), issue(leases, 3)]
+    leases.expire([one.lease for one in again])
+    again += [issue(leases), issue(leases)]
+    assert [one.start for one in again] == [0, 8, 0, 8]
+    for one in again:
+        assert one.wanted.tolist() == wanted_of(one.start, one.stop).tolist()
+    assert calls == [(0, 8), (8, 16)]
+    assert leases.accept(1, again[2].lease).wanted.tolist() == wanted_of(0, 8).tolist()
+
+
+def test_masks_are_kept_only_as_long_as_their_chunk_may_be_issued_again() -> None:
+    leases = masked_book([])
+    held = [issue(leases) for _ in range(4)]
+    leases.expire([held[0].lease])
+    leases.accept(1, held[1].lease)
+    assert sorted(leases._wanted) == [0, 16, 24]
+    leases.skip_all()
+    assert leases._wanted == {}
+
+
+def test_a_sweep_leases_all_samples_at_once_and_then_at_its_rate() -> None:
+    leases = book(max_staleness=10**6, chunks_per_step=10**3)
+    leases.pace = Pace(10**3, 10**6, 2, 10, 10**6, sweep=(20, 1.5))
+    assert [leases.pace.position_limit(step) for step in (0, 10, 11, 14)] == [20, 20, 21.5, 26]
+    starts = []
+    for next_step in (0, 10, 12, 13, 14, 20):  # 0 is long before the end of the warm-up
+        while (held := issue(leases, next_step=next_step)) is not None:
+            starts.append((next_step, held.start))
+    assert starts == [(10, 0), (10, 8), (10, 16), (13, 24), (20, 32)]
+
+
+def test_a_lost_chunk_of_a_sweep_is_leased_again_although_the_limit_is_reached() -> None:
+    leases = book(max_staleness=10**6)
+    leases.pace = Pace(2, 10**6, 2, 0, 10**6, sweep=(8, 0.0))
+    held = issue(leases)
+    assert issue(leases) is None
+    leases.expire([held.lease])
+    assert issue(leases).start == held.start
+    assert issue(leases) is None
+
+
+def test_without_a_sweep_positions_have_no_end() -> None:
+    assert book().pace.position_limit(0) == math.inf

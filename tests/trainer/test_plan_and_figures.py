@@ -1,6 +1,6 @@
 """Which steps select, and the numbers of the summary."""
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import torch
 
 from common.config import TrainerOptions
 from trainer.batch import Batch, Origin
-from trainer.figures import Figures, UniformCandidates
+from trainer.figures import Figures
 from trainer.plan import Plan
 
 
@@ -19,7 +19,7 @@ def plan(**options: object) -> Plan:
 def batch(origin: Origin, num: int = 4, *, staleness: list[int] | None = None, candidates: int = 0) -> Batch:
     ones = torch.ones(num)
     stale = np.array(staleness or [], dtype=np.int64)
-    return Batch(ones, ones.long(), ones, np.arange(num), 0, origin, stale, candidates)
+    return Batch(ones, ones.long(), ones, np.arange(num), 0, origin, stale, candidates, num_missing=4 - num)
 
 
 def test_warm_up_and_annealing_are_fractions_of_the_steps() -> None:
@@ -63,6 +63,13 @@ def test_figures_of_a_run_by_hand() -> None:
     assert figures.origins == {"plain": 1, "stale": 2, "reused": 1, "fallback": 1}
 
 
+def test_a_sample_that_was_drawn_twice_is_not_missing() -> None:
+    figures = Figures()
+    collapsed = replace(batch("stale", 2, staleness=[5, 5], candidates=12), num_missing=0)
+    figures.count(collapsed, selecting=True, batch_size=4)
+    assert (figures.short_batches, figures.candidates_per_selected, figures.samples_trained) == (0, 3, 2)
+
+
 def test_figures_of_nothing_are_zero_and_not_an_error() -> None:
     figures = Figures()
     assert (figures.selected_fraction, figures.candidates_per_selected, figures.staleness_mean) == (0, 0, 0)
@@ -73,12 +80,3 @@ def test_fresh_batches_are_selected_with_staleness_zero() -> None:
     figures = Figures()
     figures.count(batch("fresh", staleness=[0] * 4, candidates=40), selecting=True, batch_size=4)
     assert (figures.selected_fraction, figures.candidates_per_selected, figures.staleness_mean) == (1, 10, 0)
-
-
-def test_means_over_uniform_candidates_weigh_samples_and_start_anew_after_each_look() -> None:
-    uniform = UniformCandidates()
-    uniform.add(10, 1.0, 0.5)
-    uniform.add(30, 3.0, None)
-    uniform.add(5, math.nan, math.nan)
-    assert uniform.take() == {"loss/uniform": 2.5, "accuracy/uniform": 0.5}
-    assert uniform.take() == {}

@@ -12,9 +12,10 @@ from common.errors import DataError
 from common.order import Order
 from common.protocol import Version
 from trainer.batch import Gatherer
+from trainer.chunks import Payload, ScoredChunk
 from trainer.feeder import Stopped
 from trainer.leases import LeaseBook, Pace
-from trainer.pool import Payload, Pool, ScoredChunk
+from trainer.pool import Pool
 from trainer.sourcing import ShippedBatches
 
 CHUNK = 8
@@ -42,7 +43,8 @@ def pool_with(num_chunks: int, dropped_row: int | None = None) -> Pool:
             scores[dropped_row] = torch.nan
         inputs = torch.arange(held.start, held.stop).float().view(-1, 1).expand(-1, 2)
         payload = Payload(torch.arange(CHUNK), inputs, torch.zeros(CHUNK, dtype=torch.int64))
-        assert pool.put(1, held.lease, ScoredChunk(held.start, held.stop, Version(1, 0), scores, payload=payload))
+        chunk = ScoredChunk(held.start, held.stop, Version(1, 0), {"mms": scores}, payload=payload)
+        assert pool.put(1, held.lease, chunk)
     return pool
 
 

@@ -5,17 +5,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from common.order import Order
 from common.protocol import Version
-from common.selection.methods import METHODS
 from tests.trainer.chunks import GENERATION, fill, make_pool, scored
-from tests.trainer.test_batch import NUM, make_gatherer
+from tests.trainer.selectors import NUM, make_selector
+from tests.trainer.test_batch import make_gatherer
 from trainer.batch import Batch
 from trainer.feeder import Stopped
-from trainer.figures import UniformCandidates
-from trainer.fresh import FreshCandidates, FreshSourcing, select_fresh
+from trainer.ledger import Ledger
 from trainer.plan import Plan
 from trainer.pool import Pool
 from trainer.sourcing import PlainBatches, StaleSourcing
@@ -27,7 +25,17 @@ NAN = float("nan")
 class Trainer:
     """The training thread as the sourcing sees it."""
 
-    def __init__(self, pool: Pool, fallback: str, *, first_step: int = 0, stop_step: int = 1000) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        fallback: str,
+        *,
+        first_step: int = 0,
+        stop_step: int = 1000,
+        method: str = "mms",
+        ledger: Ledger | None = None,
+        max_staleness: int = 4,
+    ) -> None:
         self.is_awaited = False
         self.is_stopping = False
         self.finished: list[int] = []
@@ -38,9 +46,8 @@ class Trainer:
             self.plain,
             gatherer,
             pool,
-            METHODS["mms"],
-            batch_size=B,
-            max_staleness=4,
+            make_selector(method, batch_size=B, ledger=ledger, max_staleness=max_staleness),
+            max_staleness=max_staleness,
             fallback=fallback,
             is_awaited=lambda: self.is_awaited,
             is_stopping=lambda: self.is_stopping,
@@ -205,32 +212,3 @@ def test_chunks_whose_candidates_were_all_dropped_make_no_batch() -> None:
     assert batch.origin == "stale"
     assert batch.ids.tolist() == ids("candidates", [6, 5]), "a short batch rather than none"
     assert trainer.prepare(1).origin == "fallback"
-
-
-def test_fresh_candidates_are_the_chunks_that_scorers_would_be_leased() -> None:
-    gatherer = make_gatherer()
-    fresh = FreshSourcing(Plan(9, 1, 8), PlainBatches(gatherer, B), gatherer, num_candidates=8, chunk_size=4)
-    assert fresh.prepare(0).origin == "plain"  # type: ignore[union-attr]
-    first, second = fresh.prepare(1), fresh.prepare(2)
-    assert isinstance(first, FreshCandidates)
-    assert first.ids.tolist() == ids("candidates", list(range(8)))
-    assert second.ids.tolist() == ids("candidates", list(range(8, 16)))
-    assert [len(chunk[0]) for chunk in first.chunks] == [4, 4]
-    assert fresh.prepare(8).ids.tolist() == ids("plain", [3, 4, 5])
-
-
-def test_fresh_selection_uses_the_weights_as_they_are_now() -> None:
-    gatherer = make_gatherer()
-    fresh = FreshSourcing(Plan(9, 0, 9), PlainBatches(gatherer, B), gatherer, num_candidates=8, chunk_size=4)
-    candidates = fresh.prepare(0)
-    model = torch.nn.Linear(2, 3)
-    for centre in (0.0, 22.0):
-        with torch.no_grad():  # logits |id - centre| / 10 apart, as samples hold their ids
-            model.weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 0.0], [-9.0, -9.0]]))
-            model.bias.copy_(torch.tensor([-0.1 * centre, 0.0, -9.0]))
-        uniform = UniformCandidates()
-        batch = select_fresh(candidates, 0, model, model, METHODS["mms"], 2, uniform)
-        assert batch.ids.tolist() == sorted(candidates.ids.tolist(), key=lambda own: abs(own - centre))[:2]
-        assert batch.inputs[:, 0].tolist() == batch.ids.tolist()
-        assert (batch.origin, batch.num_candidates, batch.staleness.tolist()) == ("fresh", 8, [0, 0])
-        assert set(uniform.take()) == {"loss/uniform", "accuracy/uniform"}

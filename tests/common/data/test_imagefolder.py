@@ -72,6 +72,17 @@ def test_ids_follow_sorted_relative_paths_and_classes_sorted_names(folder):
     assert source.decoder.startswith("pillow ")
 
 
+def test_targets_come_without_decoding(folder, monkeypatch):
+    use_little_memory(monkeypatch)
+    for image_size in (None, 4):
+        source = open_folder(folder, image_size)
+        expected = all_of(source.train)[1]
+        with monkeypatch.context() as patched:
+            patched.setattr(pixels, "decode", lambda *_: pytest.fail("decoded"))
+            assert torch.equal(source.targets(torch.arange(12)), expected)
+            assert source.targets(torch.tensor([11, 0])).tolist() == [1, 0]
+
+
 def test_val_is_preferred_over_test(folder):
     write_images(folder / "val" / "cat", 1, seed=20)
     write_images(folder / "val" / "dog", 2, seed=21)

@@ -258,6 +258,13 @@ def test_what_is_wrong_with_an_own_module_is_said(own_module, body, message):
         open_source(DataOptions(data=f"{name}:make"))
 
 
+def test_own_targets_that_are_not_those_of_fetch_are_refused(own_module):
+    body = SPLIT.format(length="5", fetched="(ids, ids % 3)\n    def targets(self, ids): return ids % 2", more="")
+    name = own_module(body)
+    with pytest.raises(ConfigError, match=rf"--data {name}:make: train: targets\(ids\) must give the targets"):
+        open_source(DataOptions(data=f"{name}:make"))
+
+
 @pytest.mark.parametrize("name", ["a:", ":b", "a b:c", "a:b:c", "../a:b", "a:b()"])
 def test_names_of_another_form_are_refused(name):
     with pytest.raises(ConfigError, match=r"--model .*: expected module:callable"):

@@ -1,0 +1,70 @@
+"""What every scorer with data does the same way: reading the samples of leases, and the answer to one."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from common.arrays import as_array
+from common.config import ScorerOptions
+from common.data.augment import Augmentation
+from common.data.reader import SampleReader, Samples
+from common.data.source import Source
+from common.order import Order
+from common.protocol import Array, Candidates, Lease, Version, Welcome, pack_mask
+from common.scoring import Scored
+from common.selection.select import highest, lowest
+
+
+def make_reader(options: ScorerOptions, source: Source, welcome: Welcome) -> SampleReader:
+    """Samples by the positions of the leases of this session."""
+    augmentation = Augmentation(options.augment, welcome.seed, source.sample)
+    return SampleReader(source, augmentation, Order(source.sample.num_samples, welcome.seed, "candidates"))
+
+
+def make_answer(
+    lease: Lease, welcome: Welcome, version: Version, samples: Samples, scored: Scored, *, read_s: float, score_s: float
+) -> Candidates:
+    """The answer to a lease: scores, and what else the welcome asks for.
+
+    Args:
+        version: the stamp, as it was when the forward pass started.
+        samples, scored: of the lease's positions, in their order.
+    """
+    rows, inputs, targets = _payload(samples, scored, welcome)
+    return Candidates(
+        lease=lease.lease,
+        version=version,
+        num=scored.num,
+        dropped=pack_mask(scored.dropped.numpy()) if bool(scored.dropped.any()) else b"",
+        scores=tuple(as_array(torch.nan_to_num(scored.scores[name])) for name in welcome.scores),
+        loss_mean=_finite(scored.loss_mean),
+        accuracy=_finite(scored.accuracy),
+        tau=_finite(scored.tau),
+        errors=_embedding(scored.errors, scored.dropped),
+        features=_embedding(scored.features, scored.dropped),
+        read_s=read_s,
+        score_s=score_s,
+        rows=rows,
+        inputs=inputs,
+        targets=targets,
+    )
+
+
+def _embedding(rows: Tensor | None, dropped: Tensor) -> Array | None:
+    return None if rows is None else as_array(rows.masked_fill(dropped[:, None], 0.0))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _payload(samples: Samples, scored: Scored, welcome: Welcome) -> tuple[Array | None, Array | None, Array | None]:
+    """Tensors to ship: none by reference, every candidate, or the hardest `best_k` by the first score."""
+    if welcome.transfer == "reference":
+        return None, None, None
+    if welcome.best_k is None:
+        return None, as_array(samples.inputs), as_array(samples.targets)
+    scores = torch.where(scored.dropped, float("nan"), scored.scores[welcome.scores[0]])
+    rows = (lowest if welcome.lowest_is_hard else highest)(scores, welcome.best_k)
+    return as_array(rows.int()), as_array(samples.inputs[rows]), as_array(samples.targets[rows])

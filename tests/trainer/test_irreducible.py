@@ -1,0 +1,225 @@
+"""The table of irreducible losses: how it is made, what it says, and what is refused."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.config import AugmentOptions, DataOptions, IrreducibleOptions, LearningOptions, TrainerOptions, load_options
+from common.data.fingerprint import data_fingerprint
+from common.data.source import AbsentSplit, Source, TensorSplit
+from common.data.sources import open_source
+from common.errors import ConfigError, DataError, TrainingDiverged
+from trainer import irreducible
+from trainer.irreducible import load_irreducible
+
+CONSOLE = "import sys; from common.cli import main; sys.exit(main())"
+REPOSITORY = Path(__file__).parents[2]
+QUICK = ("--steps", "200", "--threads", "1")
+
+
+def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    words = [sys.executable, "-c", CONSOLE, "irreducible", *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=folder, check=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    """A real process of the command on noisy digits, and its folder."""
+    folder = tmp_path_factory.mktemp("made")
+    return folder, command(folder, "--data", "digits", "--label-noise", "0.2", *QUICK)
+
+
+def noisy_digits() -> Source:
+    return open_source(DataOptions(data="digits", label_noise=0.2))
+
+
+def test_the_command_writes_a_table_that_loads_for_the_same_data(made) -> None:
+    folder, ended = made
+    assert ended.returncode == 0, ended.stderr
+    fingerprint = data_fingerprint(noisy_digits(), AugmentOptions())["data"]
+    losses = load_irreducible(folder / "irreducible.pt", num_samples=1437, data_fingerprint=fingerprint)
+    assert (losses.shape, losses.dtype) == ((1437,), torch.float32)
+    table = torch.load(folder / "irreducible.pt", weights_only=True)
+    assert (table["model"], table["num_samples"]) == ("small", 1437)
+    assert 0.7 < table["accuracy"] < 0.85, "labels of a fifth are wrong, and the model learned the true ones"
+    assert [path.name for path in folder.iterdir()] == ["irreducible.pt"]
+
+
+def test_the_words_name_what_was_done_and_progress_goes_to_stderr(made) -> None:
+    _, ended = made
+    assert ended.stdout.startswith("Trained small on the 360 held-out samples of digits: 200 steps, of which ")
+    assert ended.stdout.endswith("Table: irreducible.pt\n")
+    assert ended.stderr.count("loss of training samples") == 20
+    assert "step 200/200" in ended.stderr
+
+
+def test_wrong_labels_have_the_high_irreducible_losses(made) -> None:
+    folder, _ = made
+    source = noisy_digits()
+    losses = torch.load(folder / "irreducible.pt", weights_only=True)["losses"]
+    noisy = torch.from_numpy(source.is_noisy(torch.arange(1437).numpy()))
+    assert losses[noisy].median() > 5 * losses[~noisy].median()
+
+
+def test_a_table_of_noisy_labels_does_not_fit_the_true_ones(made) -> None:
+    clean = data_fingerprint(open_source(DataOptions(data="digits")), AugmentOptions())["data"]
+    with pytest.raises(ConfigError, match="is of other training data"):
+        load_irreducible(made[0] / "irreducible.pt", num_samples=1437, data_fingerprint=clean)
+
+
+def test_an_existing_file_is_kept(made) -> None:
+    folder, _ = made
+    before = (folder / "irreducible.pt").read_bytes()
+    ended = command(folder, *QUICK)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "error: --out: irreducible.pt exists already; name another file, or remove this one (rm irreducible.pt)\n"
+    )
+    assert (folder / "irreducible.pt").read_bytes() == before
+
+
+def test_help_answers_within_a_second_and_without_torch() -> None:
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: sys.stderr.write(' '.join({'torch', 'zmq', 'numpy'} & set(sys.modules))))\n"
+        "from trainer.irreducible_command import main\nsys.exit(main(['--help']))"
+    )
+    fastest_s = float("inf")
+    for _ in range(5):  # the machine may be busy: the best of a few
+        started = time.perf_counter()
+        words = [sys.executable, "-c", code]
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=False)
+        fastest_s = min(fastest_s, time.perf_counter() - started)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert "usage: marginstream irreducible" in ended.stdout
+        if fastest_s < 1:
+            break
+    assert fastest_s < 1
+
+
+# training
+
+
+def options(**chosen) -> IrreducibleOptions:
+    return IrreducibleOptions(threads=1, **chosen)
+
+
+class Memory(nn.Module):
+    """Logits for each of ten inputs, all of them parameters: what was not trained on stays as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(10, 3, bias=False)
+
+    def forward(self, rows):
+        return self.head(F.one_hot(rows[:, 0].long(), 10).float())
+
+
+def numbers(train_targets: list[int]) -> Source:
+    """Inputs 0..4 train with these targets, 0..9 are held out with the class 1."""
+    targets = torch.tensor(train_targets)
+    train = TensorSplit(torch.arange(len(targets)).float().unsqueeze(1), targets)
+    held_out = TensorSplit(torch.arange(10).float().unsqueeze(1), torch.ones(10, dtype=torch.int64))
+    return Source("numbers", train, held_out, 3)
+
+
+def losses_of(source: Source, tmp_path: Path, monkeypatch, **chosen) -> torch.Tensor:
+    monkeypatch.setattr(irreducible, "open_source", lambda _: source)
+    out = tmp_path / f"{len(list(tmp_path.iterdir()))}.pt"
+    assert irreducible.main(options(model=f"{__name__}:Memory", out=out, **chosen)) == 0
+    return torch.load(out, weights_only=True)["losses"]
+
+
+def test_training_labels_judge_but_never_teach(tmp_path, monkeypatch) -> None:
+    losses = losses_of(numbers([1, 1, 1, 1, 0]), tmp_path, monkeypatch, steps=100)
+    assert losses[:4].max() < 0.3
+    assert losses[4] > 1.5, "its label is 0 here, and 1 in the held-out data"
+
+
+def test_the_parameters_of_the_lowest_loss_on_the_training_samples_are_kept(tmp_path, monkeypatch, capsys) -> None:
+    """The held-out data contradict every training label: each step makes the training loss higher."""
+    source, constant = numbers([0, 0, 0]), {"name": "constant"}
+    one = losses_of(source, tmp_path, monkeypatch, steps=1, schedule=constant)
+    many = losses_of(source, tmp_path, monkeypatch, steps=20, schedule=constant)
+    assert "20 steps, of which 1 were best" in capsys.readouterr().out
+    assert torch.equal(one, many)
+
+
+def test_augmentation_and_seed_are_those_of_the_options(tmp_path) -> None:
+    out = [tmp_path / f"{index}.pt" for index in range(4)]
+    for path, chosen in zip(
+        out, ({}, {}, {"seed": 1}, {"augment": AugmentOptions(crop_padding=2, flip=True)}), strict=True
+    ):
+        assert irreducible.main(options(data="digits", steps=20, out=path, **chosen)) == 0
+    first, again, seeded, augmented = (torch.load(path, weights_only=True) for path in out)
+    assert torch.equal(first["losses"], again["losses"])
+    assert not torch.equal(first["losses"], seeded["losses"])
+    assert not torch.equal(first["losses"], augmented["losses"])
+    assert first["data"] == augmented["data"]
+
+
+def test_training_that_diverges_leaves_no_file(tmp_path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"lower --lr or set --optim.clip-norm"):
+        irreducible.main(options(data="digits", steps=40, lr=1e30, out=tmp_path / "x.pt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_without_held_out_or_training_samples_are_refused(tmp_path, monkeypatch) -> None:
+    split = TensorSplit(torch.zeros(3, 2), torch.arange(3))
+    for source, message in (
+        (Source("mine", split, None, 3), "source mine has no held-out data"),
+        (Source("mine", AbsentSplit(9), split, 3), "cannot read the training data"),
+    ):
+        monkeypatch.setattr(irreducible, "open_source", lambda _, source=source: source)
+        with pytest.raises(DataError, match=message):
+            irreducible.main(options(out=tmp_path / "x.pt"))
+
+
+# options
+
+
+def test_an_option_means_the_same_here_and_in_training() -> None:
+    for name, field in LearningOptions.model_fields.items():
+        theirs = TrainerOptions.model_fields[name]
+        for what in ("annotation", "default", "description"):
+            assert getattr(field, what) == getattr(theirs, what), name
+        assert [repr(each) for each in field.metadata] == [repr(each) for each in theirs.metadata], name
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--out runs/x", "--out must name a file that ends in .pt, got runs/x; pass --out FILE.pt"),
+        ("--method mms", "--method is an option of marginstream run, not of marginstream irreducible"),
+        ("--label-noise 1", "--label-noise must be less than 1, got 1"),
+        (
+            "--optim.nesterov --optimizer adam",
+            "--optim.nesterov needs --optimizer sgd and --optim.momentum greater than 0",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said(argv: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_options(IrreducibleOptions, argv.split(), prog="marginstream irreducible")
+    assert str(caught.value) == message
+
+
+def test_a_file_of_a_run_serves_too_but_its_run_folder_is_no_table(tmp_path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('data = "synthetic"\nmethod = "loss"\nsteps = 7\n')
+    assert load_options(IrreducibleOptions, ["--config", str(config)]).steps == 7
+    config.write_text('out = "runs/mine"\n')
+    with pytest.raises(ConfigError, match=r"run.toml: out must name a file that ends in .pt, got runs/mine"):
+        load_options(IrreducibleOptions, ["--config", str(config)])
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--out: cannot make the folder of .*file/x.pt: File exists"):
+        irreducible.main(options(data="not there", out=tmp_path / "file" / "x.pt"))

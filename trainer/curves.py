@@ -1,0 +1,72 @@
+"""Means between two log lines: of uniform candidates, which say how training goes, and of what was selected of them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainer.batch import Batch
+
+NUM_SMALLEST = 10  # margins of a batch that the curve of arXiv:1911.06996 is the mean of
+
+
+@dataclass
+class Means:
+    """Weighted means by name since they were last taken; what is None or not a number does not count."""
+
+    sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float | None, weight: float = 1.0) -> None:
+        if value is not None and math.isfinite(value):
+            total, weights = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (total + weight * value, weights + weight)
+
+    def take(self) -> dict[str, float]:
+        """The means of the names that got a value, which then start anew."""
+        sums, self.sums = self.sums, {}
+        return {name: total / weights for name, (total, weights) in sums.items() if weights}
+
+
+class UniformCandidates:
+    """Loss, accuracy and τ over candidates before selection: an unbiased view of the training data, for free."""
+
+    def __init__(self) -> None:
+        self._means = Means()
+
+    def add(self, num: int, loss_mean: float | None, accuracy: float | None, tau: float | None) -> None:
+        self._means.add("loss/uniform", loss_mean, num)
+        self._means.add("accuracy/uniform", accuracy, num)
+        self._means.add("selection/tau", tau, num)
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call, by curve; without those that have no samples."""
+        return self._means.take()
+
+
+class SelectedSamples:
+    """What selected batches are like. Owned by the training thread; looks at nothing on the device.
+
+    Args:
+        is_noisy: marks ids whose label is known to be wrong; None where nobody knows.
+    """
+
+    def __init__(self, is_noisy: Callable[[np.ndarray], np.ndarray | None]) -> None:
+        self._is_noisy = is_noisy
+        self._means = Means()
+
+    def add(self, batch: Batch) -> None:
+        if not batch.is_selected:
+            return
+        margins = batch.margins[batch.margins.isfinite()]
+        if len(margins):
+            smallest = margins.sort().values[:NUM_SMALLEST]
+            self._means.add("selection/mean_margin", float(smallest.mean()))
+        self._means.add("selection/effective_size", batch.effective_size)
+        noisy = self._is_noisy(batch.ids)
+        if noisy is not None:
+            self._means.add("selection/noisy_fraction", float(noisy.mean()), len(noisy))
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call, by curve: the mean of each batch's ten smallest margins among them."""
+        return self._means.take()

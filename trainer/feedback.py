@@ -1,0 +1,73 @@
+"""What training tells the ledger: which samples were trained, and with what loss. Never waits for the device."""
+
+import collections
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.batch import Batch
+from trainer.ledger import Ledger
+from trainer.prediction import LossHistories
+
+
+class Feedback:
+    """Owned by the training thread. On a GPU losses arrive a step or two late, when their copy is over.
+
+    Args:
+        ledger: told of every trained sample; None where nothing is remembered.
+        histories: told of every loss; None where nobody predicts losses.
+        needs_losses: whether the ledger's readers want losses of trained samples; otherwise nothing is copied.
+    """
+
+    def __init__(self, ledger: Ledger | None, histories: LossHistories | None, *, needs_losses: bool) -> None:
+        self._ledger = ledger
+        self._histories = histories
+        self._needs_losses = needs_losses or histories is not None
+        self._copying: collections.deque[tuple[Batch, Tensor, torch.cuda.Event]] = collections.deque()
+
+    def add(self, batch: Batch, losses: Tensor | None) -> None:
+        """Note a trained batch; `losses` (b,) on the trainer's device.
+
+        Raises:
+            ValueError: losses are needed and missing, or are not one for each sample.
+        """
+        if not self._needs_losses:
+            self._note(batch, None)
+            return
+        if losses is None or losses.shape != (len(batch),):
+            got = "none" if losses is None else f"shape {tuple(losses.shape)}"
+            raise ValueError(
+                f"this method needs the loss of each of the {len(batch)} samples in step(losses), got {got}"
+            )
+        losses = losses.detach()
+        if losses.device.type != "cuda":
+            self._note(batch, losses.float().cpu().numpy())
+            return
+        host = torch.empty(len(batch), dtype=torch.float32, pin_memory=True)
+        host.copy_(losses, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._copying.append((batch, host, copied))
+        while self._copying and self._copying[0][2].query():
+            self._note_first()
+
+    def finish(self) -> None:
+        """Wait for what is still being copied: before a state is saved."""
+        while self._copying:
+            self._copying[0][2].synchronize()
+            self._note_first()
+
+    def _note_first(self) -> None:
+        batch, host, _ = self._copying.popleft()
+        self._note(batch, host.numpy())
+
+    def _note(self, batch: Batch, losses: np.ndarray | None) -> None:
+        if self._histories is not None and losses is not None:
+            self._histories.append(batch.ids, losses)
+        if self._ledger is None:
+            return
+        if batch.is_selected:
+            self._ledger.trained(batch.ids, losses)
+        elif losses is not None:
+            self._ledger.scored(batch.ids, losses=losses)

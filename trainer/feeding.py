@@ -1,0 +1,74 @@
+"""The feeders of a run: what the feeder thread does for each step, put together from the options."""
+
+from typing import cast
+
+import torch
+
+from common.config import TrainerOptions
+from common.data.augment import Augmentation
+from common.data.reader import SampleReader
+from common.data.source import Source
+from common.order import Order
+from trainer.assembly import Assembly
+from trainer.batch import Batch, Gatherer
+from trainer.feeder import Feeder
+from trainer.fresh import FreshCandidates, FreshSourcing
+from trainer.link import ScorerLink
+from trainer.plan import Plan
+from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
+
+
+def make_gatherer(options: TrainerOptions, source: Source, device: torch.device) -> Gatherer:
+    """Reads both orders, augmented as the options say, onto a device."""
+    augmentation = Augmentation(options.augment, options.seed, source.sample)
+    num = source.sample.num_samples
+    candidates, plain = (
+        SampleReader(source, augmentation, Order(num, options.seed, stream)) for stream in ("candidates", "plain")
+    )
+    return Gatherer(source, candidates, plain, device)
+
+
+def make_fresh_sourcing(options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly) -> FreshSourcing:
+    """Candidates read ahead: all of a step's for a pool, none for a stream or for what needs no candidates."""
+    kind, needs_scores = options.entry.kind, options.entry.needs_scorer
+    return FreshSourcing(
+        plan,
+        PlainBatches(gatherer, options.batch_size),
+        gatherer,
+        chunk_size=options.resolved_chunk_size,
+        draws_ahead=assembly.pace.chunks_per_step if kind == "pool" and needs_scores else 0,
+        pace=assembly.pace if kind == "planned" and needs_scores else None,
+    )
+
+
+def make_fresh_feeder(options: TrainerOptions, sourcing: FreshSourcing) -> Feeder[Batch | FreshCandidates]:
+    """Plain batches, and candidates for the training thread to score."""
+    return Feeder(sourcing.prepare, 0, options.steps)
+
+
+def make_stale_feeder(
+    options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly, link: ScorerLink
+) -> Feeder[Batch | FreshCandidates]:
+    """Batches selected out of what scorers sent."""
+    feeder: Feeder[Batch]
+
+    def is_stopping() -> bool:
+        return feeder.stopping
+
+    plain: PlainBatches | ShippedBatches = PlainBatches(gatherer, options.batch_size)
+    if link.ships_all:
+        plain = ShippedBatches(gatherer, link.pool, options.batch_size, is_stopping)
+    stale = StaleSourcing(
+        plan,
+        plain,
+        gatherer,
+        link.pool,
+        assembly.selector,
+        max_staleness=options.max_staleness,
+        fallback=options.fallback,
+        is_awaited=lambda: feeder.is_awaited,
+        is_stopping=is_stopping,
+        on_finish=link.finish_selecting,
+    )
+    feeder = Feeder(stale.prepare, 0, options.steps, wake=link.pool.wake)
+    return cast(Feeder[Batch | FreshCandidates], feeder)
