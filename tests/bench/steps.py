@@ -9,6 +9,8 @@ from tests.bench.arms import SETTLE_STEPS, Arm, Trainee, open_arm, trainer_optio
 from tests.bench.measure import Cores, Pairs
 from tests.bench.sink import Sink, open_sink
 
+CANDIDATES_PER_SELECTED = 3
+
 
 class StepRatio:
     """Blocks of stale and of uniform steps, and what shows that the comparison is fair.
@@ -89,13 +91,17 @@ def measure_step_ratio(
 ) -> tuple[Pairs, list[tuple[str, str]]]:
     """Pairs of (stale, uniform) seconds a step, and rows for the table.
 
-    Default options but for warm-up and annealing, so that every stale step selects.
+    Default options but for warm-up and annealing, so that every stale step selects, and three candidates for each
+    selected sample, which one scorer can sustain: with `auto` it scores as much as it can, more than a sink takes in
+    on its core, and the comparison would be of unequal loads.
 
     Args:
         block_s: about how long a timed block is.
     """
     trainee = Trainee(workload)
-    stale_options = trainer_options(workload)
+    batch_size = trainer_options(workload).batch_size
+    sustained = CANDIDATES_PER_SELECTED * batch_size
+    stale_options = trainer_options(workload, candidates=sustained, chunk_size=sustained)
     with contextlib.ExitStack() as opened:
         uniform = opened.enter_context(open_arm(trainee, trainer_options(workload, mode="uniform")))
         stale = opened.enter_context(open_arm(trainee, stale_options, scorer_core=cores.scorer))
