@@ -113,6 +113,11 @@ def batch_of(picked: Picked, inputs: Tensor, targets: Tensor, step: int, origin:
         picked.probability,
         picked.scores,
         picked.margins,
-        float(picked.weights.sum() ** 2 / picked.weights.square().sum().clamp(min=1e-12)),
+        _effective_size(picked.weights.numpy()),
         picked.num_missing,
     )
+
+
+def _effective_size(weights: np.ndarray) -> float:
+    squares = float(np.square(weights, dtype=np.float64).sum())
+    return float(weights.sum(dtype=np.float64)) ** 2 / squares if squares else 0.0

@@ -58,10 +58,10 @@ class SelectedSamples:
     def add(self, batch: Batch) -> None:
         if not batch.is_selected:
             return
-        margins = batch.margins[batch.margins.isfinite()]
+        margins = batch.margins.numpy()  # numpy: on so few numbers a tenth of torch's time
+        margins = margins[np.isfinite(margins)]
         if len(margins):
-            smallest = margins.sort().values[:NUM_SMALLEST]
-            self._means.add("selection/mean_margin", float(smallest.mean()))
+            self._means.add("selection/mean_margin", float(np.sort(margins)[:NUM_SMALLEST].mean()))
         self._means.add("selection/effective_size", batch.effective_size)
         noisy = self._is_noisy(batch.ids)
         if noisy is not None:
