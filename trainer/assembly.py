@@ -1,5 +1,6 @@
 """Puts together what selects: the method and its surroundings, the ledger, the queue, from the options of a run."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ def assemble(options: TrainerOptions, source: Source, model: nn.Module, head: nn
         ConfigError: the method needs something that data, model or options do not give.
     """
     entry, chosen = options.entry, options.selection
+    _check_fits(options, source)
     order = Order(source.sample.num_samples, options.seed, "candidates")
     method = Composed(
         load_method(options.method, _setting(options, source)),
@@ -101,6 +103,25 @@ def assemble(options: TrainerOptions, source: Source, model: nn.Module, head: nn
         prediction,
         histories,
     )
+
+
+def _check_fits(options: TrainerOptions, source: Source) -> None:
+    """Raise ConfigError for options under which batches could never be full, or would not be what the method means."""
+    sample, batch_size, quota = source.sample, options.batch_size, options.selection.class_quota
+    if options.entry.kind == "planned" and batch_size > sample.num_samples:
+        raise ConfigError(
+            f"--batch-size {batch_size}: --method {options.method} draws different samples, and there are "
+            f"{sample.num_samples}; lower it"
+        )
+    if quota is None:
+        return
+    if options.method == "infobatch":
+        raise ConfigError("--selection.class-quota would undo the weights of --method infobatch; leave it out")
+    if sample.num_classes * math.ceil(round(quota * batch_size, 6)) < batch_size:
+        raise ConfigError(
+            f"--selection.class-quota {quota}: {sample.num_classes} classes cannot fill a batch of {batch_size}; "
+            f"use at least {1 / sample.num_classes:g}"
+        )
 
 
 def _setting(options: TrainerOptions, source: Source) -> Setting:

@@ -48,6 +48,8 @@ def closing_words(summary: Mapping[str, Any]) -> str:
         f"each selected sample; {summary['selected_fraction']:.1%} of the steps outside warm-up and annealing "
         f"trained on samples selected by {summary['method']}."
     )
+    if summary["short_batches"]:
+        words.append(f"{summary['short_batches']} batches were short of samples with a finite score.")
     if summary["scores_remembered"]:
         offered = summary["candidates_offered"]
         words.append(

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from common.config import TrainerOptions
+from common.data.sources import open_source
+from common.errors import ConfigError
 from common.protocol import Version
 from tests.trainer.chunks import GENERATION, scored
 from tests.trainer.selectors import NUM, ids_at, losses, make_ledger, make_selector, positions_of
 from tests.trainer.test_candidates import payload
 from trainer.candidates import NOT_STREAMED
 from trainer.chunks import ScoredChunk
+from trainer.stream import SelectedBatches
 
 NAN = float("nan")
 
@@ -229,3 +233,18 @@ def test_without_a_ledger_nothing_is_remembered_and_all_goes_on() -> None:
     selector.offer([scored(0)], 0)
     assert len(selector.pick(0)) == 3
     assert selector.state_dict()["ledger"] == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"method": "rank", "batch_size": 3000}, "there are 1437"),
+        ({"method": "infobatch", "selection": {"class_quota": 0.5}}, "would undo the weights"),
+        ({"method": "mms", "batch_size": 64, "selection": {"class_quota": 0.05}}, "cannot fill a batch of 64"),
+    ],
+)
+def test_options_that_no_batch_can_meet_are_refused_before_training(changes: dict, says: str) -> None:
+    options = TrainerOptions(data="digits", mode="fresh", **changes)
+    source = open_source(options)
+    with pytest.raises(ConfigError, match=says):
+        SelectedBatches(options, source, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
