@@ -5,7 +5,6 @@ when its forward pass started.
 """
 
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from common.data.reader import SampleReader
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
 from common.errors import ConfigError, ProtocolError, TrainingDiverged
-from common.models import build_model, find_head
+from common.models import build_model, find_head, load_state
 from common.models.loss import per_sample_loss
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
 from common.scoring import score_candidates
@@ -52,7 +51,10 @@ class ProxyBackend:
         self._model = self._build(seed=0)
         self._optimizer: torch.optim.Optimizer | None = None
         if options.proxy_weights is not None:
-            load_proxy_weights(self._model, options.proxy_weights)
+            remedy = "save the proxy's with torch.save(model.state_dict(), FILE)"
+            load_state(
+                self._model, options.proxy_weights, option="--proxy-weights", remedy=remedy, what="--proxy-model"
+            )
 
     def check_manifest(self, message: Weights) -> None:
         raise ProtocolError("a proxy has no use for weights")
@@ -104,24 +106,3 @@ def _train_step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tens
     optimizer.zero_grad(set_to_none=True)
     per_sample_loss(model, model(inputs), targets).mean().backward()
     optimizer.step()
-
-
-def load_proxy_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict, as `torch.save(model.state_dict(), path)` writes it.
-
-    Raises:
-        ConfigError: the file is missing, is no state dict, or is one of another model.
-    """
-    option, remedy = f"--proxy-weights {path}", "save the proxy's with torch.save(model.state_dict(), FILE)"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{option}: no such file; {remedy}") from error
-    except Exception as error:  # torch raises pickle, zip and runtime errors alike for files that are not its own
-        raise ConfigError(f"{option} is no file of tensors ({type(error).__name__}); {remedy}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{option} holds no state dict; {remedy}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"{option} does not fit --proxy-model: {error}; {remedy}") from error

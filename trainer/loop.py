@@ -5,7 +5,6 @@ import logging
 import math
 import signal
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,8 +15,8 @@ from common.config import TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
-from common.errors import ConfigError, TrainingDiverged
-from common.models import build_model, unwrap
+from common.errors import TrainingDiverged
+from common.models import build_model, load_state, unwrap
 from common.run import Run
 from trainer.evaluate import Evaluation, evaluate
 from trainer.optimizers import build_optimizer, build_schedule
@@ -129,26 +128,8 @@ def make_model(options: TrainerOptions, source: Source) -> nn.Module:
     """The model of the options, from its seed or from --init."""
     model = build_model(options.model, source.sample, seed=options.seed, head=options.head)
     if options.init is not None:
-        load_initial(model, options.init)
+        load_state(model, options.init, option="--init", remedy="check --model and --data")
     return model
-
-
-def load_initial(model: nn.Module, path: Path) -> None:
-    """Load a state dict (tensors only, no code) into the model.
-
-    Raises:
-        ConfigError: the file is missing, is not a state dict, or is one of another model.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"--init {path}: no such file") from error
-    except Exception as error:  # torch raises pickle, zip and runtime errors alike for files that are not its own
-        raise ConfigError(f"--init {path}: not a file of tensors written by torch.save: {error}") from error
-    try:
-        unwrap(model).load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ConfigError(f"--init {path} does not fit the model; check --model and --data: {error}") from error
 
 
 def stop_on_signals(batches: SelectedBatches) -> list[signal.Signals]:
