@@ -16,7 +16,7 @@ def as_array(tensor: Tensor) -> Array:
 
 
 def as_tensor(array: Array) -> Tensor:
-    """A tensor over a received buffer, which it keeps alive; a read-only buffer is copied."""
+    """A tensor over a received buffer, which it keeps alive; copied where that is read-only or not aligned."""
     if array.dtype == "bfloat16":
         bits = np.frombuffer(array.buffer, dtype=np.int16).reshape(array.shape)
         return torch.from_numpy(_writable(bits)).view(torch.bfloat16)
@@ -24,4 +24,4 @@ def as_tensor(array: Array) -> Tensor:
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    return array if array.flags.writeable else array.copy()
+    return array if array.flags.behaved else array.copy()  # behaved: writeable and aligned

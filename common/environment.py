@@ -10,7 +10,7 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("marginstream", "torch", "torchvision", "numpy", "pyzmq", "msgpack", "pydantic", "tyro", "pillow")
+_PACKAGES = ("marginstream", "torch", "torchvision", "numpy", "pyzmq", "msgspec", "pydantic", "tyro", "pillow")
 _GIT_TIMEOUT_S = 5
 
 

@@ -13,20 +13,18 @@ ZeroMQ's buffers hold hundreds of messages behind a mark of 1); binding an ipc p
 a DEALER with IMMEDIATE drops what it received last if its peer closes at once, so last words wait for their answer.
 """
 
-import collections
-import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import zmq
 
 from common.endpoints import claim_ipc_path
 from common.errors import EndpointError
+from common.mailbox import Mailbox
 
 Channel = Literal["control", "weights"]
 CONTROL: Channel = "control"
@@ -36,7 +34,8 @@ Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 TICK_S = 0.1
-NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
+NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)  # enums cost microseconds a frame
+_send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
 FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
 
 
@@ -62,12 +61,9 @@ class IOThread:
         self._context = zmq.Context()
         self._context.setsockopt(zmq.IO_THREADS, 2)  # one may be busy with a bucket while the other beats
         self._sockets: dict[Channel, zmq.Socket[bytes]] = {}
-        self._poller: zmq.Poller | None = None  # over the sockets; made anew when one comes or goes
-        self._tasks: collections.deque[Callable[[], object]] = collections.deque()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._awake = False
+        self._mailbox = Mailbox()
+        self._polled: list[tuple[Any, int]] = [(self._mailbox.wake_fd, POLLIN)]
+        self._channels: dict[Any, tuple[Channel, bool]] = {}  # by socket, and whether it is a ROUTER
         self._stopping = False
         self._locks: list[int] = []
         self.error: BaseException | None = None
@@ -91,7 +87,7 @@ class IOThread:
         except zmq.ZMQError as error:
             router.close(0)
             raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; choose another --listen") from error
-        self._sockets[channel] = router
+        self._open(channel, router)
         bound = str(router.getsockopt_string(zmq.LAST_ENDPOINT))
         if not endpoint.startswith("tcp://"):
             return bound
@@ -105,8 +101,7 @@ class IOThread:
         dealer = self._new_socket(zmq.DEALER)
         dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
         dealer.connect(endpoint)
-        self._sockets[channel] = dealer
-        self._poller = None
+        self._open(channel, dealer)
 
     def _new_socket(self, kind: int) -> "zmq.Socket[bytes]":
         created = self._context.socket(kind)
@@ -117,6 +112,11 @@ class IOThread:
         created.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
         created.setsockopt(zmq.IPV6, 1)
         return created
+
+    def _open(self, channel: Channel, created: "zmq.Socket[bytes]") -> None:
+        self._sockets[channel] = created
+        self._channels = {own: (name, own.type == zmq.ROUTER) for name, own in self._sockets.items()}
+        self._polled = [(own, POLLIN) for own in (self._mailbox.wake_fd, *self._channels)]
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class IOThread:
             self._close()
             return
         self._stopping = True
-        self._wake()
+        self._mailbox.wake()
         self._thread.join(timeout_s)
 
     @property
@@ -138,18 +138,7 @@ class IOThread:
 
     def post(self, task: Callable[[], object]) -> None:
         """Have `task` run on the I/O thread soon. Never blocks; any thread."""
-        self._tasks.append(task)
-        self._wake()
-
-    def _wake(self) -> None:
-        if not self._awake:  # a lost race costs one superfluous byte, never a lost wake-up: the flag falls first
-            self._awake = True
-            try:
-                self._wake_in.send(b"\0")
-            except BlockingIOError:
-                pass  # the pipe is full of wake-ups already
-            except OSError:
-                return  # closed: the thread has ended
+        self._mailbox.post(task)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -172,10 +161,10 @@ class IOThread:
             for index, part in enumerate(parts):
                 more = SNDMORE if index < len(parts) - 1 else 0
                 if len(part) >= ZERO_COPY_BYTES:
-                    sent = own.send(part, NOBLOCK | more, copy=False, track=track)
+                    sent = _send(own, part, NOBLOCK | more, False, track)
                     tracker = sent if track else None
                 else:
-                    own.send(part, NOBLOCK | more)
+                    _send(own, part, NOBLOCK | more)
         except (zmq.Again, zmq.ZMQError) as error:
             if isinstance(error, zmq.Again) or error.errno == zmq.EHOSTUNREACH:
                 return False
@@ -186,8 +175,9 @@ class IOThread:
         """Go on receiving until `holds()` or the time is over. For a handler's `on_stop`: the last words' answers."""
         deadline = time.monotonic() + timeout_s
         while not holds() and (left_s := deadline - time.monotonic()) > 0:
-            for channel in self._poll(left_s):
-                self._receive(channel)
+            for ready, _ in self._poll(left_s):
+                if ready in self._channels:
+                    self._receive(ready)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -205,59 +195,47 @@ class IOThread:
     def _loop(self) -> None:
         next_tick = time.monotonic()
         while True:
-            polled = self._poll(max(0.0, next_tick - time.monotonic()))
+            polled = self._poll(next_tick - time.monotonic())
             started = time.monotonic()
-            self._awake = False
-            while self._tasks:
-                self._tasks.popleft()()
-            for channel in polled:
-                self._receive(channel)
+            woken = bool(polled) and polled[0][0] == self._mailbox.wake_fd
+            self._mailbox.run(woken=woken)
+            for own, _ in polled[woken:]:
+                self._receive(own)
             if started >= next_tick:
                 self._handler.on_tick(started)
                 next_tick = started + self._tick_s
             self.busy_s += time.monotonic() - started
-            if self._stopping and not self._tasks:
+            if self._stopping and not self._mailbox:
                 return
 
-    def _poll(self, timeout_s: float) -> list[Channel]:
-        if self._poller is None:
-            self._poller = zmq.Poller()
-            self._poller.register(self._wake_out, zmq.POLLIN)
-            for own in self._sockets.values():
-                self._poller.register(own, zmq.POLLIN)
-        ready = [one for one, _ in self._poller.poll(int(timeout_s * 1000) + 1)]
-        if self._wake_out in ready or self._wake_out.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._wake_out.recv(4096)
-        return [channel for channel, own in self._sockets.items() if own in ready]
+    def _poll(self, timeout_s: float) -> list[tuple[Any, int]]:
+        """What is ready: the mailbox's descriptor first, then sockets."""
+        return zmq.zmq_poll(self._polled, max(0, int(timeout_s * 1000) + 1))
 
-    def _receive(self, channel: Channel) -> None:
+    def _receive(self, own: "zmq.Socket[bytes]") -> None:
         """Take one message: to ask the poller again costs less than to ask a socket whether there is another."""
-        own = self._sockets.get(channel)
-        if own is None:
-            return  # replaced while the other channel was served
+        if own not in self._channels:
+            return  # replaced while the mailbox or the other channel was served
+        channel, is_router = self._channels[own]
         try:
+            peer = own.recv(NOBLOCK) if is_router else b""
             frames = _receive_frames(own)
         except zmq.Again:
             return
-        if own.type == zmq.ROUTER:
-            self._handler.on_message(channel, bytes(frames[0]), frames[1:])
-        else:
-            self._handler.on_message(channel, b"", frames)
+        self._handler.on_message(channel, peer, frames)
 
     def _close(self) -> None:
         for own in self._sockets.values():
             own.close(FAREWELL_MS)
         self._sockets.clear()
         self._context.term()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._mailbox.close()
         for lock in self._locks:
             os.close(lock)
 
 
 def _receive_frames(own: "zmq.Socket[bytes]") -> list[memoryview]:
-    """The frames of the next message, not copied. Raises zmq.Again if there is none."""
+    """The frames of the next message, or what is left of it, not copied. Raises zmq.Again if there is none."""
     part = own.recv(NOBLOCK, copy=False)
     frames = [part.buffer]
     while part.more:

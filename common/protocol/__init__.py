@@ -1,5 +1,6 @@
-"""What travels between scorer and trainer: messages as dataclasses, and their frames. No sockets here."""
+"""What travels between scorer and trainer: messages, and their frames. No sockets here."""
 
+from common.protocol.arrays import Array, Buffer
 from common.protocol.frames import MAGIC, TAG_BYTES, decode, encode
 from common.protocol.leases import Candidates, Lease, Return, Revoke
 from common.protocol.limits import DEFAULT_LIMITS, MAX_HISTORY, MAX_NAME, MAX_TEXT, PROTOCOL_VERSION, Limits
@@ -22,7 +23,7 @@ from common.protocol.sessions import (
     Reject,
     Welcome,
 )
-from common.protocol.values import DTYPE_BYTES, Array, Buffer, TensorSpec, Version, pack_mask, unpack_mask
+from common.protocol.values import DTYPE_BYTES, TensorSpec, Version, pack_mask, unpack_mask
 from common.protocol.versions import Fetch, VersionHint, Weights, WeightsGone
 
 __all__ = [

@@ -4,36 +4,55 @@
 version current is for whoever keeps the account; `Candidates.check` is the part of it that needs no state.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
+from msgspec import Meta
+from msgspec.structs import force_setattr, replace
 
 from common.errors import ProtocolError
-from common.protocol.array_fields import Scores, TypedArray, check_histories
-from common.protocol.fields import At, Leases, Mask, Maybe, Natural, Real, Seconds
+from common.protocol.arrays import Array, Buffer, Inline, check_array, check_histories
 from common.protocol.limits import Limits
 from common.protocol.sessions import SCORES, Welcome
-from common.protocol.values import Array, check_mask, unpack_mask
+from common.protocol.values import (
+    MAX_FLOAT,
+    Leases,
+    Natural,
+    Real,
+    Seconds,
+    Version,
+    check_distinct,
+    check_mask,
+    unpack_mask,
+)
+from common.protocol.wire import Wire
+
+if TYPE_CHECKING:
+    Scores = tuple[Array, ...]
+else:
+    # The header holds no more than the bytes: these are float32, one for each of `num`.
+    Scores = Annotated[tuple[Inline, ...], Meta(max_length=len(SCORES))]
+SOME = range(1, 1 << 62)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Wire, frozen=True):
     """Trainer to scorer: score the positions [start, stop) of the order, or those of them whose bit is 1 in `mask`.
 
     An empty mask wants all of them. Weights older than (generation, oldest_step) are not good enough; the answer is
     due `deadline_s` seconds after arrival. `histories` (num, H) float32, for scorers that predict losses: past losses
-    of each wanted position, the most recent last, NaN for none.
+    of each wanted position, the most recent last, NaN for none. `is_audit`: scored before, and now again with newer
+    weights; a scorer of low precision then sends float32 scores of the same weights beside its own.
     """
 
     lease: Natural
     generation: Natural
     start: Natural
     stop: Natural
-    mask: Annotated[bytes, Mask()]
+    mask: bytes
     oldest_step: Natural
     deadline_s: Seconds
-    histories: Annotated[Array | None, Maybe(TypedArray("float32", 2))] = None
+    histories: Array | None = None
+    is_audit: bool = False
 
     def check_fields(self, limits: Limits) -> None:
         if not 0 < self.stop - self.start <= limits.max_chunk:
@@ -54,8 +73,7 @@ class Lease:
         return positions[unpack_mask(self.mask, len(positions))] if self.mask else positions
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(Wire, frozen=True):
     """Scorer to trainer: the scores of one lease. n = `num`, the positions that the lease wanted, in its order.
 
     `version` was resident when the forward pass started. `dropped` is a bit mask of the candidates without a finite
@@ -64,55 +82,60 @@ class Candidates:
     `read_s` and `score_s` are what fetching and the forward pass took.
     As payload: `inputs` (m, ...) and `targets` (m, ...), m = n, or `rows` (m,) int32 says which candidates they are.
     As embeddings: `errors` (n, C), softmax - onehot, and `features` (n, D), inputs of the head, both float16.
+    As the answer to an audit by a scorer of low precision: `exact_scores`, the scores of a float32 forward pass.
     """
 
     lease: Natural
-    version: At
+    version: Version
     num: Natural
-    dropped: Annotated[bytes, Mask()]
-    scores: Annotated[tuple[Array, ...], Scores(len(SCORES))]
-    loss_mean: Annotated[float | None, Maybe(Real())]
-    accuracy: Annotated[float | None, Maybe(Real(0.0, 1.0))]
+    dropped: bytes
+    scores: Scores
+    loss_mean: Real | None
+    accuracy: Annotated[float, Meta(ge=0.0, le=1.0)] | None
     read_s: Seconds
     score_s: Seconds
-    rows: Annotated[Array | None, Maybe(TypedArray("int32", 1))] = None
-    inputs: Annotated[Array | None, Maybe(TypedArray(least_dims=1))] = None
-    targets: Annotated[Array | None, Maybe(TypedArray(least_dims=1))] = None
-    tau: Annotated[float | None, Maybe(Real(0.0))] = None
-    errors: Annotated[Array | None, Maybe(TypedArray("float16", 2))] = None
-    features: Annotated[Array | None, Maybe(TypedArray("float16", 2))] = None
+    rows: Array | None = None
+    inputs: Array | None = None
+    targets: Array | None = None
+    tau: Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)] | None = None
+    errors: Array | None = None
+    features: Array | None = None
+    exact_scores: Scores = ()
+
+    def outgoing(self, frames: list[Buffer]) -> Self:
+        scores = tuple([one.outgoing("scores", frames).buffer for one in self.scores])
+        exact_scores = tuple([one.outgoing("exact_scores", frames).buffer for one in self.exact_scores])
+        return replace(super().outgoing(frames), scores=scores, exact_scores=exact_scores)
+
+    def incoming(self, frames: list[Buffer]) -> None:
+        for name in ("scores", "exact_scores"):
+            arrays = tuple([Array("float32", (self.num,), buffer) for buffer in getattr(self, name)])
+            for array in arrays:
+                array.incoming(name, frames)
+            force_setattr(self, name, arrays)
+        super().incoming(frames)
 
     def check_fields(self, limits: Limits) -> None:
         if self.num > limits.max_chunk:
             raise ProtocolError(f"num must be at most {limits.max_chunk}, got {self.num}")
         if self.dropped:
             check_mask(self.dropped, self.num)
-        for scores in self.scores:
-            if scores.shape != (self.num,):
-                raise ProtocolError(f"num is {self.num}, got {scores.shape[0]} scores")
-        self._check_payload_fields()
-        self._check_embedding_fields()
-
-    def _check_payload_fields(self) -> None:
-        if (self.inputs is None) != (self.targets is None):
-            raise ProtocolError("inputs and targets come together or not at all")
-        if self.inputs is None or self.targets is None:
-            if self.rows is not None:
-                raise ProtocolError("rows come with inputs and targets")
-            return
-        if self.rows is not None and (len(self.rows.shape) != 1 or self.rows.shape[0] > self.num):
-            raise ProtocolError(f"rows must be at most {self.num} numbers, got shape {self.rows.shape}")
-        expected = self.num if self.rows is None else self.rows.shape[0]
-        num_inputs, num_targets = self.inputs.shape[0], self.targets.shape[0]
-        if num_inputs != expected or num_targets != expected:
-            raise ProtocolError(f"a payload of {expected} samples, got {num_inputs} inputs and {num_targets} targets")
-
-    def _check_embedding_fields(self) -> None:
+        for scores in (*self.scores, *self.exact_scores):
+            check_array("scores", scores, "float32", self.num)
+        if (self.inputs is None) != (self.targets is None) or (self.inputs is None and self.rows is not None):
+            raise ProtocolError("inputs and targets come together or not at all, and rows only with them")
+        if self.inputs is not None and self.targets is not None:
+            self._check_payload_fields(self.inputs, self.targets)
         if (self.errors is None) != (self.features is None):
             raise ProtocolError("errors and features come together or not at all")
-        for array in (self.errors, self.features):
-            if array is not None and (len(array.shape) != 2 or array.shape[0] != self.num or array.shape[1] == 0):
-                raise ProtocolError(f"errors and features are ({self.num}, 1 or more), got {array.shape}")
+        check_array("errors", self.errors, "float16", self.num, SOME)
+        check_array("features", self.features, "float16", self.num, SOME)
+
+    def _check_payload_fields(self, inputs: Array, targets: Array) -> None:
+        check_array("rows", self.rows, "int32", range(self.num + 1))
+        expected = (self.num,) if self.rows is None else self.rows.shape
+        if inputs.shape[:1] != expected or targets.shape[:1] != expected:
+            raise ProtocolError(f"a payload of {expected[0]} samples, got shapes {inputs.shape} and {targets.shape}")
 
     def dropped_flags(self) -> np.ndarray:
         """(num,) bool: candidates without a finite score."""
@@ -120,7 +143,14 @@ class Candidates:
 
     def finite_scores(self) -> tuple[np.ndarray, ...]:
         """(num,) float32 for each score, NaN where dropped. Shares the frames' memory where nothing is dropped."""
-        arrays = tuple(scores.as_numpy() for scores in self.scores)
+        return self._without_dropped(self.scores)
+
+    def finite_exact_scores(self) -> tuple[np.ndarray, ...]:
+        """The same of `exact_scores`; empty where there are none."""
+        return self._without_dropped(self.exact_scores)
+
+    def _without_dropped(self, scores: tuple[Array, ...]) -> tuple[np.ndarray, ...]:
+        arrays = tuple(each.as_numpy() for each in scores)
         if not self.dropped:
             return arrays
         dropped = self.dropped_flags()
@@ -132,7 +162,7 @@ class Candidates:
         Raises:
             ProtocolError: another lease or generation; another number of candidates or scores than asked for; scores
                 or embeddings that are neither finite nor listed as dropped; embeddings or a payload other than agreed,
-                rows out of range, repeated or dropped.
+                rows out of range, repeated or dropped; exact scores of what is no audit.
         """
         if self.lease != lease.lease or self.version.generation != lease.generation:
             raise ProtocolError(
@@ -143,8 +173,10 @@ class Candidates:
             raise ProtocolError(f"lease {lease.lease} wants {lease.num} scores, got {self.num}")
         if len(self.scores) != len(welcome.scores):
             raise ProtocolError(f"the scores are {', '.join(welcome.scores)}, got {len(self.scores)} arrays")
+        if len(self.exact_scores) not in ((0, len(welcome.scores)) if lease.is_audit else (0,)):
+            raise ProtocolError(f"exact scores are for audits, one for each score; got {len(self.exact_scores)}")
         kept = ~self.dropped_flags()
-        for name, scores in zip(welcome.scores, self.scores, strict=True):
+        for name, scores in zip(welcome.scores * 2, (*self.scores, *self.exact_scores), strict=False):
             wrong = int(np.count_nonzero(kept & ~np.isfinite(scores.as_numpy())))
             if wrong:
                 raise ProtocolError(f"{wrong} scores {name} are not finite and not listed as dropped")
@@ -175,15 +207,19 @@ class Candidates:
             raise ProtocolError(f"rows must be in [0, {self.num}) and not dropped")
 
 
-@dataclass(frozen=True, slots=True)
-class Revoke:
+class Revoke(Wire, frozen=True):
     """Trainer to scorer: these leases are void."""
 
     leases: Leases
 
+    def check_fields(self, limits: Limits) -> None:
+        check_distinct("leases", self.leases)
 
-@dataclass(frozen=True, slots=True)
-class Return:
+
+class Return(Wire, frozen=True):
     """Scorer to trainer: these leases will not be answered; they may be issued again at once."""
 
     leases: Leases
+
+    def check_fields(self, limits: Limits) -> None:
+        check_distinct("leases", self.leases)

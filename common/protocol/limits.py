@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised when any message changes its layout; HELLO's first field and all of REJECT stay readable for ever."""
 
 
@@ -11,24 +11,29 @@ class Limits:
     """What one message may hold. `encode` and `decode` apply the same bounds, so both ends should use the same ones.
 
     The transport limits the size of a frame before it is received; these are checked on frames already in memory.
-    Unpacking a header allocates at most about 8 * 1,024 * `max_leases` bytes, whatever its bytes claim.
+    Of what msgpack claims, nothing is allocated before its bytes are there.
     """
 
     max_frames: int = 16
     max_frame_bytes: int = 1 << 28
     max_total_bytes: int = 1 << 29
-    max_header_bytes: int = 1 << 14
-    max_manifest_bytes: int = 1 << 21
-    max_tensors: int = 1 << 14
+    max_header_bytes: int = 3 << 15
     max_weights_bytes: int = 1 << 36
     max_buckets: int = 1 << 20
     max_chunk: int = 1 << 16
-    max_leases: int = 1 << 10
-    max_dims: int = 8
     max_state_bytes: int = 1 << 22
 
 
 DEFAULT_LIMITS = Limits()
+
+INLINE_BYTES = 5 << 10
+"""An array of at most so many bytes travels in the header; the 15 arrays and the mask of CANDIDATES fit together."""
+
+MAX_DIMS = 8
+MAX_ELEMENTS = 1 << 36
+MAX_LEASES = 1 << 10
+MAX_TENSORS = 1 << 14
+MAX_MANIFEST_BYTES = 1 << 21
 
 MAX_HISTORY = 32
 """Past losses of one sample that may travel."""

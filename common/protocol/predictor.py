@@ -1,28 +1,27 @@
 """Messages about the model that predicts losses: what it learns from, and its parameters."""
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Self
 
 import numpy as np
+from msgspec.structs import force_setattr, replace
 
 from common.errors import ProtocolError
-from common.protocol.array_fields import Raw, TypedArray, check_histories
-from common.protocol.fields import Natural
+from common.protocol.arrays import Array, Buffer, check_array, check_histories
 from common.protocol.limits import Limits
-from common.protocol.values import Array, Buffer
+from common.protocol.values import Natural
+from common.protocol.wire import Raw, Wire, put_raw, take_raw
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(Wire, frozen=True):
     """Trainer to the scorer that trains the predictor: losses of samples that were trained on, all of one step.
 
     `ids` (b,) int64, `losses` (b,) float32, finite, and `histories` (b, H) float32: the losses known of these samples
     before these, the most recent last, NaN for none.
     """
 
-    ids: Annotated[Array, TypedArray("int64", 1)]
-    losses: Annotated[Array, TypedArray("float32", 1)]
-    histories: Annotated[Array, TypedArray("float32", 2)]
+    ids: Array
+    losses: Array
+    histories: Array
 
     @staticmethod
     def of(ids: np.ndarray, losses: np.ndarray, histories: np.ndarray) -> "Feedback":
@@ -44,10 +43,8 @@ class Feedback:
         return self.ids.shape[0]
 
     def check_fields(self, limits: Limits) -> None:
-        if not len(self.ids.shape) == len(self.losses.shape) == 1 or self.ids.shape != self.losses.shape:
-            raise ProtocolError(f"a loss for each id, got {self.ids.shape} ids and {self.losses.shape} losses")
-        if self.num > limits.max_chunk:
-            raise ProtocolError(f"ids must be at most {limits.max_chunk}, got {self.num}")
+        check_array("ids", self.ids, "int64", range(limits.max_chunk + 1))
+        check_array("losses", self.losses, "float32", self.num)
         if self.num and self.ids.as_numpy().min() < 0:
             raise ProtocolError("ids must be at least 0")
         if not np.isfinite(self.losses.as_numpy()).all():
@@ -55,8 +52,7 @@ class Feedback:
         check_histories(self.histories, self.num)
 
 
-@dataclass(frozen=True, slots=True)
-class PredictorState:
+class PredictorState(Wire, frozen=True):
     """Both ways: the predictor's parameters after `updates` steps of training.
 
     From the scorer that trains it to the trainer, which keeps the newest; from there to the other scorers.
@@ -64,10 +60,16 @@ class PredictorState:
     """
 
     updates: Natural
-    state: Annotated[Buffer, Raw()] = field(repr=False)
+    state: Raw
+
+    def outgoing(self, frames: list[Buffer]) -> Self:
+        return replace(self, state=put_raw("state", self.state, frames))
+
+    def incoming(self, frames: list[Buffer]) -> None:
+        force_setattr(self, "state", take_raw("state", self.state, frames))
 
     def check_fields(self, limits: Limits) -> None:
-        num_bytes = memoryview(self.state).nbytes
+        num_bytes = len(self.state)
         if not 0 < num_bytes <= limits.max_state_bytes or num_bytes % 4:
             raise ProtocolError(f"state must be float32 in 4 to {limits.max_state_bytes} bytes, got {num_bytes}")
         if not np.isfinite(self.parameters()).all():

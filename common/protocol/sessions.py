@@ -1,25 +1,28 @@
 """Messages by which a session begins, stays alive and ends, and the names that they may hold."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from common.errors import ProtocolError
-from common.protocol.fields import (
-    AtOrNone,
-    Choice,
-    Choices,
-    Flag,
-    Int,
-    Keyed,
-    Label,
+from common.protocol.arrays import Buffer
+from common.protocol.limits import Limits
+from common.protocol.values import (
     Leases,
-    Maybe,
+    Name,
     Natural,
+    Positive,
     Prose,
     Random,
     Seconds,
+    Version,
+    check_distinct,
+    check_printable,
+    one_of,
+    presentable,
 )
-from common.protocol.limits import Limits
+from common.protocol.wire import Wire
 
 SCORES = ("mms", "loss", "entropy", "gradient-norm", "predicted-loss")
 TRANSFERS = ("reference", "payload")
@@ -32,31 +35,31 @@ REJECTIONS = ("protocol", "run", *FINGERPRINTS, "num_samples", "num_classes", "p
 ERRORS = ("unknown-session", "malformed", "unexpected", "limit")
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Wire, frozen=True):
     """Scorer to trainer, first of all. `protocol` stays the first field for ever."""
 
     protocol: Natural
-    run: Label
-    name: Label
+    run: Name
+    name: Name
     incarnation: Random
-    device: Label
-    precision: Annotated[str, Choice(PRECISIONS)]
-    backend: Annotated[str, Choice(BACKENDS)]
-    fingerprint: Annotated[dict[str, str], Keyed(FINGERPRINTS)]
+    device: Name
+    precision: Annotated[str, one_of(PRECISIONS)]
+    backend: Annotated[str, one_of(BACKENDS)]
+    fingerprint: dict[Annotated[str, one_of(FINGERPRINTS)], Name]
     num_samples: Natural
     num_classes: Natural
 
+    def check_fields(self, limits: Limits) -> None:
+        check_printable("names", self.run, self.name, self.device, *self.fingerprint.values())
 
-@dataclass(frozen=True, slots=True)
-class ForeignHello:
+
+class ForeignHello(Struct, frozen=True, array_like=True):
     """A HELLO of another protocol version: nothing else of it can be read. Answered by Reject("protocol", ...)."""
 
-    protocol: int
+    protocol: Natural
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(Wire, frozen=True):
     """Trainer to scorer: the session, and what this run wants of it.
 
     `scores` gives the order of the arrays in Candidates. `best_k` is None where the payload is every candidate, else
@@ -68,53 +71,71 @@ class Welcome:
     generation: Natural
     seed: Random
     num_samples: Natural
-    chunk_size: Annotated[int, Int(1)]
-    scores: Annotated[tuple[str, ...], Choices(SCORES)]
-    transfer: Annotated[str, Choice(TRANSFERS)]
-    best_k: Annotated[int | None, Maybe(Int(1))]
-    lowest_is_hard: Annotated[bool, Flag()]
-    wire: Annotated[str, Choice(WIRES)]
-    weights_port: Annotated[int, Int(0, 65535)]
-    version: AtOrNone
+    chunk_size: Positive
+    scores: tuple[Annotated[str, one_of(SCORES)], ...]
+    transfer: Annotated[str, one_of(TRANSFERS)]
+    best_k: Positive | None
+    lowest_is_hard: bool
+    wire: Annotated[str, one_of(WIRES)]
+    weights_port: Annotated[int, Meta(ge=0, le=65535)]
+    version: Version | None
     heartbeat_s: Seconds
     silence_s: Seconds
-    embeddings: Annotated[bool, Flag()] = False
+    embeddings: bool = False
 
     def check_fields(self, limits: Limits) -> None:
         if self.chunk_size > limits.max_chunk:
             raise ProtocolError(f"chunk_size must be at most {limits.max_chunk}, got {self.chunk_size}")
         if self.best_k is not None and self.transfer != "payload":
             raise ProtocolError("best_k needs transfer payload")
+        check_distinct("scores", self.scores)
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(Wire, frozen=True):
     """Trainer to scorer: `field` differs between the two. Its layout is the same in every protocol version."""
 
-    field: Annotated[str, Choice(REJECTIONS)]
+    field: Annotated[str, one_of(REJECTIONS)]
     message: Prose
 
+    def outgoing(self, frames: list[Buffer]) -> Self:
+        return replace(self, message=presentable(self.message))
 
-@dataclass(frozen=True, slots=True)
-class Goodbye:
+    def incoming(self, frames: list[Buffer]) -> None:
+        check_printable("message", *self.message.split("\n"))
+
+
+class Goodbye(Wire, frozen=True):
     """Both ways: the session ends; all its leases are given back."""
 
     reason: Prose
 
+    def outgoing(self, frames: list[Buffer]) -> Self:
+        return replace(self, reason=presentable(self.reason))
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+    def incoming(self, frames: list[Buffer]) -> None:
+        check_printable("reason", *self.reason.split("\n"))
+
+
+class Heartbeat(Wire, frozen=True):
     """Both ways, every heartbeat_s. `progress` only grows while its sender does work: chunks scored, steps trained."""
 
     progress: Natural
-    resident: AtOrNone
+    resident: Version | None
     leases: Leases
     step: Natural
 
+    def check_fields(self, limits: Limits) -> None:
+        check_distinct("leases", self.leases)
 
-@dataclass(frozen=True, slots=True)
-class Error:
+
+class Error(Wire, frozen=True):
     """Both ways: what was wrong with the last message."""
 
-    code: Annotated[str, Choice(ERRORS)]
+    code: Annotated[str, one_of(ERRORS)]
     text: Prose
+
+    def outgoing(self, frames: list[Buffer]) -> Self:
+        return replace(self, text=presentable(self.text))
+
+    def incoming(self, frames: list[Buffer]) -> None:
+        check_printable("text", *self.text.split("\n"))

@@ -1,15 +1,24 @@
-"""The parts that messages are made of: weights versions, typed arrays over raw bytes, bit masks."""
+"""The plain values that messages are made of, with their bounds: numbers, names, weights versions, bit masks."""
 
 import math
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from msgspec import Meta
 
 from common.errors import ProtocolError
-from common.protocol.limits import DEFAULT_LIMITS, Limits
+from common.protocol.limits import MAX_DIMS, MAX_ELEMENTS, MAX_LEASES, MAX_NAME, MAX_TEXT
 
-Buffer = bytes | memoryview
+MAX_FLOAT = float(np.finfo(np.float64).max)
+Natural = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Positive = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+Random = Annotated[int, Meta(ge=0)]  # below 2**64, as every int of msgpack
+Real = Annotated[float, Meta(ge=-MAX_FLOAT, le=MAX_FLOAT)]  # bounds refuse NaN as well
+Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
+Prose = Annotated[str, Meta(max_length=MAX_TEXT)]
+Shape = Annotated[tuple[Natural, ...], Meta(max_length=MAX_DIMS)]
+Leases = Annotated[tuple[Natural, ...], Meta(max_length=MAX_LEASES)]
 
 DTYPE_BYTES = {
     "uint8": 1,
@@ -25,94 +34,57 @@ DTYPE_BYTES = {
 }
 """Every dtype that may travel, by name, with the bytes of one element. Little-endian on the wire."""
 
-_NUMPY = {name: np.dtype(name).newbyteorder("<") for name in DTYPE_BYTES if name != "bfloat16"}
-_NAMES = {dtype: name for name, dtype in _NUMPY.items()}
-
 
 class Version(NamedTuple):
     """Which weights: the trainer's start, and the optimiser step at which they were copied. Orders by age."""
 
-    generation: int
-    step: int
+    generation: Natural
+    step: Natural
 
 
 class TensorSpec(NamedTuple):
     """One entry of a weights manifest."""
 
-    name: str
+    name: Name
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
-def check_shape(dtype: str, shape: tuple[int, ...], max_bytes: int, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Raises ProtocolError unless the dtype is in the table and the shape is one that numpy can hold."""
-    if type(dtype) is not str or dtype not in DTYPE_BYTES:
-        raise ProtocolError(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {dtype!r:.40}")
-    if type(shape) is not tuple or len(shape) > limits.max_dims:
-        raise ProtocolError(f"a shape is a tuple of at most {limits.max_dims} sizes, got {shape!r:.80}")
-    for size in shape:
-        if type(size) is not int or size < 0:
-            raise ProtocolError(f"the sizes of a shape are ints >= 0, got {shape!r:.80}")
-    # Zeros count as ones here: (0, 2**62) holds no bytes, yet numpy cannot represent it.
-    sizes = [size or 1 for size in shape] if 0 in shape else shape
-    if math.prod(sizes) * DTYPE_BYTES[dtype] > max_bytes:
-        raise ProtocolError(f"{dtype} of shape {shape!r:.80} passes {max_bytes} bytes")
+def one_of(options: tuple[str, ...]) -> Meta:
+    """The bounds of a string that is one of `options`."""
+    return Meta(pattern=rf"^(?:{'|'.join(options)})\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
-    """A typed array over raw bytes: little-endian, C-contiguous, `prod(shape) * DTYPE_BYTES[dtype]` bytes.
+def check_printable(name: str, *texts: str) -> None:
+    """Raises ProtocolError for a text with control characters: it ends in logs and on terminals."""
+    for text in texts:
+        if not text.isprintable():
+            raise ProtocolError(f"{name} must be printable, got {text!r:.200}")
 
-    On the wire dtype and shape travel in the header and the bytes as a frame of their own. A decoded array keeps its
-    frame alive and shares its memory.
-    """
 
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: Buffer = field(repr=False)
+def presentable(text: object) -> str:
+    """A text for people as it may travel: clipped, and "?" in place of what is neither printable nor a line's end."""
+    return "".join(c if c == "\n" or c.isprintable() else "?" for c in str(text)[:MAX_TEXT])
 
-    @staticmethod
-    def of(array: np.ndarray) -> "Array":
-        """Describes a numpy array; shares its memory if it is C-contiguous and little-endian, else copies it.
 
-        Raises:
-            ValueError: the dtype is not one that travels.
-        """
-        name = _NAMES.get(array.dtype)
-        if name is None:  # another byte order, or nothing that travels
-            name = array.dtype.name
-            if name not in _NUMPY:
-                raise ValueError(f"cannot send an array of dtype {name}; those that travel are {', '.join(_NUMPY)}")
-            array = array.astype(_NUMPY[name])
-        if not array.flags.c_contiguous:
-            array = np.array(array, order="C")
-        # A memoryview with a zero in its shape cannot be cast to bytes.
-        return Array(name, array.shape, array.data.cast("B") if array.size else b"")
+def check_distinct(name: str, values: tuple[object, ...]) -> None:
+    if len(set(values)) != len(values):
+        raise ProtocolError(f"{name} must not repeat themselves, got {values!r:.200}")
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that dtype and shape ask for; decoded arrays hold exactly as many."""
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
-    def as_numpy(self) -> np.ndarray:
-        """The same memory as a numpy array; read-only where the buffer is.
-
-        Raises:
-            ValueError: bfloat16, which numpy does not have: view `buffer` as torch.bfloat16 instead.
-            ProtocolError: a bool array with bytes other than 0 and 1.
-        """
-        if self.dtype == "bfloat16":
-            raise ValueError("numpy has no bfloat16; view the buffer of this array with torch")
-        array = np.frombuffer(self.buffer, dtype=np.uint8 if self.dtype == "bool" else _NUMPY[self.dtype])
-        if self.dtype == "bool":
-            if array.size and array.max() > 1:
-                raise ProtocolError("a bool array holds bytes other than 0 and 1")
-            array = array.view(np.bool_)
-        return array.reshape(self.shape)
+def check_tensor(name: str, dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of such a tensor. Raises ProtocolError for a dtype that is not in the table, or sizes past numpy's."""
+    if dtype not in DTYPE_BYTES:
+        raise ProtocolError(f"{name}: dtype must be one of {', '.join(DTYPE_BYTES)}, got {dtype!r:.40}")
+    num_bytes = math.prod(shape) * DTYPE_BYTES[dtype]
+    # (0, 2**62) holds no bytes, yet numpy cannot represent it.
+    if not num_bytes and math.prod(size or 1 for size in shape) > MAX_ELEMENTS:
+        raise ProtocolError(f"{name}: {dtype} of shape {shape} passes {MAX_ELEMENTS} elements but for its zeros")
+    return num_bytes
 
 
 def pack_mask(flags: np.ndarray) -> bytes:

@@ -1,66 +1,97 @@
 """Messages about weights: which versions there are, and their bytes in buckets."""
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Self
+
+from msgspec import Meta, msgpack
+from msgspec.structs import force_setattr, replace
 
 from common.errors import ProtocolError
-from common.protocol.array_fields import Manifest, Raw
-from common.protocol.fields import At, AtOrNone, Int, Maybe, Natural, Random
-from common.protocol.limits import Limits
-from common.protocol.values import Buffer, TensorSpec
+from common.protocol.arrays import Buffer
+from common.protocol.limits import MAX_MANIFEST_BYTES, MAX_TENSORS, Limits
+from common.protocol.values import (
+    Natural,
+    Positive,
+    Random,
+    TensorSpec,
+    Version,
+    check_distinct,
+    check_printable,
+    check_tensor,
+)
+from common.protocol.wire import MALFORMED, Raw, Wire, put_raw, take_raw
+
+if TYPE_CHECKING:
+    Tensors = tuple[TensorSpec, ...]
+else:
+    Tensors = Annotated[int, Meta(ge=0, le=MAX_MANIFEST_BYTES)]  # a frame of its own: a header stays small
+
+_TENSORS = msgpack.Decoder(Annotated[tuple[TensorSpec, ...], Meta(max_length=MAX_TENSORS)])
 
 
-@dataclass(frozen=True, slots=True)
-class VersionHint:
+class VersionHint(Wire, frozen=True):
     """Trainer to scorer: this version can be fetched; all its tensors together take `num_bytes`."""
 
-    version: At
+    version: Version
     num_bytes: Natural
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Wire, frozen=True):
     """Scorer to trainer, on the weights socket: send these buckets of this version."""
 
     session: Random
-    version: At
+    version: Version
     first_bucket: Natural
-    num_buckets: Annotated[int, Int(1)]
+    num_buckets: Positive
 
     def check_fields(self, limits: Limits) -> None:
         if self.first_bucket + self.num_buckets > limits.max_buckets:
             raise ProtocolError(f"buckets must be below {limits.max_buckets}")
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Wire, frozen=True):
     """Trainer to scorer: one bucket of a version's flat bytes, with the checksum of these bytes.
 
     Bucket 0 brings the manifest; `total_bytes` is the size of all buckets, at least that of the manifest's tensors.
     """
 
-    version: At
+    version: Version
     bucket: Natural
-    num_buckets: Annotated[int, Int(1)]
+    num_buckets: Positive
     total_bytes: Natural
-    crc32: Annotated[int, Int(0, (1 << 32) - 1)]
-    manifest: Annotated[tuple[TensorSpec, ...] | None, Maybe(Manifest())]
-    buffer: Annotated[Buffer, Raw()] = field(repr=False)
+    crc32: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    manifest: Tensors | None
+    buffer: Raw
+
+    def outgoing(self, frames: list[Buffer]) -> Self:
+        manifest = None if self.manifest is None else put_raw("manifest", msgpack.encode(self.manifest), frames)
+        return replace(self, manifest=manifest, buffer=put_raw("buffer", self.buffer, frames))
+
+    def incoming(self, frames: list[Buffer]) -> None:
+        if self.manifest is not None:
+            try:
+                force_setattr(self, "manifest", _TENSORS.decode(take_raw("manifest", self.manifest, frames)))
+            except MALFORMED as error:
+                raise ProtocolError(f"manifest: {error}") from error
+        force_setattr(self, "buffer", take_raw("buffer", self.buffer, frames))
 
     def check_fields(self, limits: Limits) -> None:
         if not self.bucket < self.num_buckets <= limits.max_buckets:
             raise ProtocolError(f"bucket {self.bucket} of {self.num_buckets} is out of range")
-        if not memoryview(self.buffer).nbytes <= self.total_bytes <= limits.max_weights_bytes:
+        if not len(self.buffer) <= self.total_bytes <= limits.max_weights_bytes:
             raise ProtocolError(f"total_bytes is out of range: {self.total_bytes}")
         if (self.manifest is None) != (self.bucket > 0):
             raise ProtocolError("bucket 0 brings the manifest, and no other does")
-        if self.manifest is not None and sum(spec.nbytes for spec in self.manifest) > self.total_bytes:
-            raise ProtocolError(f"the manifest's tensors pass the {self.total_bytes} bytes of total_bytes")
+        if self.manifest is not None:
+            names = tuple(spec.name for spec in self.manifest)
+            check_printable("names in the manifest", *names)
+            check_distinct("names in the manifest", names)
+            num_bytes = sum(check_tensor(spec.name, spec.dtype, spec.shape) for spec in self.manifest)
+            if num_bytes > self.total_bytes:
+                raise ProtocolError(f"the manifest's tensors have {num_bytes} bytes, total_bytes is {self.total_bytes}")
 
 
-@dataclass(frozen=True, slots=True)
-class WeightsGone:
+class WeightsGone(Wire, frozen=True):
     """Trainer to scorer: `version` is no longer there; `newest` is."""
 
-    version: At
-    newest: AtOrNone
+    version: Version
+    newest: Version | None

@@ -32,9 +32,9 @@ def welcome(scores: Sequence[str], **changes: object) -> Welcome:
     return Welcome(**(fields | changes))  # type: ignore[arg-type]
 
 
-def lease(start: int = 0, mask: bytes = b"", histories: np.ndarray | None = None) -> Lease:
+def lease(start: int = 0, mask: bytes = b"", histories: np.ndarray | None = None, *, is_audit: bool = False) -> Lease:
     array = None if histories is None else Array.of(histories.astype(np.float32))
-    return Lease(5, GENERATION, start, start + CHUNK, mask, 0, 60.0, array)
+    return Lease(5, GENERATION, start, start + CHUNK, mask, 0, 60.0, array, is_audit)
 
 
 def version(step: int = 9) -> Version:

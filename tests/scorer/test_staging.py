@@ -2,10 +2,10 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from common import buckets
 from common.errors import ProtocolError

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from common import buckets
 from common.errors import PeerTimeout, Rejected

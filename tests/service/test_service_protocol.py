@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
-import msgpack
 import numpy as np
 import pytest
 import torch
+from msgspec import msgpack, structs
 from torch import nn
 
 from common import buckets
@@ -130,8 +130,8 @@ def test_scores_end_in_the_pool_and_the_next_lease_follows(trainer: Trainer) -> 
     assert scorer.hear(Lease).start == 8
     (chunk,) = trainer.pool.take(0)
     assert (chunk.start, chunk.version, chunk.scores["mms"].tolist()) == (0, V0, [3, 1, 2, 0])
-    assert list(trainer.service.uniform) == [(4, 0.5, 0.25, 1.5)]
-    assert trainer.service.traffic.candidates == 4
+    assert list(trainer.service.candidates.uniform) == [(4, 0.5, 0.25, 1.5)]
+    assert trainer.service.traffic.scored == {("torch", "float32"): 4}
 
 
 def test_leases_are_spread_over_the_scorers(trainer: Trainer) -> None:
@@ -242,7 +242,7 @@ GARBAGE = {
     "nothing": [b""],
     "a truncated message": [encode(Heartbeat(1, None, (), 0))[0][:-1]],
     "another protocol": [b"GET / HTTP/1.1\r\n", b"\r\n"],
-    "a map for a header": [MAGIC + b"\x01" + msgpack.packb({"protocol": 1})],
+    "a map for a header": [MAGIC + b"\x01" + msgpack.encode({"protocol": 1})],
     "a message for scorers": encode(Revoke((1,))),
 }
 
@@ -322,7 +322,7 @@ def test_a_scorer_of_another_run_is_refused_naming_the_first_cause(
 def test_a_scorer_of_another_protocol_version_is_told_which_one_is_spoken_here(trainer: Trainer) -> None:
     scorer = trainer.scorer()
     tag = bytes(encode(hello())[0])[:TAG_BYTES]
-    scorer.control.send_multipart([tag + msgpack.packb([PROTOCOL_VERSION + 1, "fields", "of", "the", "future"])])
+    scorer.control.send_multipart([tag + msgpack.encode([PROTOCOL_VERSION + 1, "fields", "of", "the", "future"])])
     reject = scorer.hear(Reject)
     assert reject.field == "protocol"
     assert f"protocol {PROTOCOL_VERSION}, not {PROTOCOL_VERSION + 1}" in reject.message
@@ -491,7 +491,7 @@ def test_a_version_that_was_overwritten_is_answered_by_the_newest(trainer: Train
 def test_a_fetch_without_a_session_or_past_the_end_gets_nothing(trainer: Trainer) -> None:
     scorer = trainer.scorer()
     welcome = scorer.join()
-    scorer.fetch(replace(welcome, session=welcome.session ^ 1), V0)
+    scorer.fetch(structs.replace(welcome, session=welcome.session ^ 1), V0)
     scorer.fetch(welcome, V0, first=5, num=4)
     scorer.fetch(welcome, V0)
     assert receive(scorer.weights, object)[1].bucket == 0  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from common.errors import ProtocolError
 from common.protocol import Array, Candidates, Lease, Version, Welcome, decode, encode, pack_mask
@@ -43,7 +44,7 @@ def take(candidates: Candidates, terms: Terms = TERMS, lease: Lease = LEASE) -> 
 
 
 def masked(*wanted: bool) -> Lease:
-    return replace(LEASE, mask=pack_mask(np.array(wanted)))
+    return structs.replace(LEASE, mask=pack_mask(np.array(wanted)))
 
 
 def payload_terms(best_k: int | None = None) -> Terms:
@@ -89,7 +90,7 @@ def test_an_answer_that_does_not_fit_is_refused(changes: dict[str, object], says
 
 def test_the_number_of_scores_is_the_one_that_was_agreed() -> None:
     two = (message().scores[0], message().scores[0])
-    candidates = replace(message(), scores=two)
+    candidates = structs.replace(message(), scores=two)
     with pytest.raises(ProtocolError, match="the scores are mms, got 2"):
         take(candidates)
 
@@ -156,7 +157,7 @@ def test_candidates_dropped_out_of_a_masked_lease_are_wanted_and_nan() -> None:
 def test_every_score_that_was_agreed_is_spread_under_its_name() -> None:
     terms = replace(TERMS, scores=("loss", "mms"))
     rows = tuple(Array.of(np.array(row, dtype=np.float32)) for row in ([3.0, 1.0], [0.5, 0.25]))
-    chunk = take(replace(message(num=2, scores=[0, 0]), scores=rows), terms, masked(True, False, False, True))
+    chunk = take(structs.replace(message(num=2, scores=[0, 0]), scores=rows), terms, masked(True, False, False, True))
     assert {name: row.nan_to_num(nan=-1).tolist() for name, row in chunk.scores.items()} == {
         "loss": [3, -1, -1, 1],
         "mms": [0.5, -1, -1, 0.25],

@@ -1,0 +1,46 @@
+"""The queue of tasks for a thread that polls, without the thread."""
+
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from common.mailbox import Mailbox
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    made = Mailbox()
+    yield made
+    made.close()
+
+
+def is_readable(mailbox: Mailbox) -> bool:
+    return bool(select.select([mailbox.wake_fd], [], [], 0)[0])
+
+
+def test_posted_tasks_end_a_poll_once_however_many_they_are(mailbox: Mailbox) -> None:
+    ran: list[int] = []
+    assert not is_readable(mailbox)
+    for number in range(100_000):
+        mailbox.post(lambda number=number: ran.append(number))
+    assert is_readable(mailbox)
+    mailbox.run(woken=True)
+    assert ran == list(range(100_000))
+    assert not is_readable(mailbox)
+
+
+def test_tasks_posted_by_a_task_run_with_it_and_later_ones_wake_again(mailbox: Mailbox) -> None:
+    ran: list[str] = []
+    mailbox.post(lambda: mailbox.post(lambda: ran.append("inner")))
+    mailbox.run(woken=True)
+    assert ran == ["inner"]
+    mailbox.run(woken=is_readable(mailbox))
+    mailbox.post(lambda: ran.append("later"))
+    assert is_readable(mailbox)
+
+
+def test_posting_to_a_closed_mailbox_does_nothing() -> None:
+    mailbox = Mailbox()
+    mailbox.close()
+    mailbox.post(lambda: pytest.fail("it ran"))

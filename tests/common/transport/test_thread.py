@@ -1,0 +1,158 @@
+"""The thread that owns the sockets: fairness, posted tasks, its end."""
+
+import contextlib
+import queue
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from common.endpoints import weights_endpoint
+from common.transport import CONTROL, WEIGHTS, Channel
+from tests.common.transport.sides import MIB, TCP, WITHIN_S, Side, introduced, raw_dealer, scorer, trainer, until
+
+
+def test_a_flood_on_one_channel_does_not_starve_the_other(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, control, num = Side(), f"ipc://{folder}/t", 900
+    opened.callback(server.io.stop)
+    server.io.bind(CONTROL, control)
+    server.io.bind(WEIGHTS, weights_endpoint(control, 0))
+    sockets = server.io._sockets
+    came = threading.Event()
+
+    def hold(channel: Channel, peer: bytes) -> None:
+        """The handler stands still in its first message until the flood and the other message have arrived."""
+        if not came.is_set():
+            came.set()
+            assert sockets[WEIGHTS].poll(WITHIN_S * 1000)
+            assert sockets[CONTROL].poll(WITHIN_S * 1000)
+
+    server.recorder.reply = hold
+    server.io.start()
+    flood, other = raw_dealer(opened, control, SNDHWM=0), raw_dealer(opened, weights_endpoint(control, 0))
+    flood.send(b"first")
+    assert came.wait(WITHIN_S)
+    for _ in range(num):
+        flood.send(b"nonsense")
+    other.send(b"weights")
+    order = [server.recorder.next()[0] for _ in range(num + 2)]
+    assert order.index(WEIGHTS) <= 200
+
+
+def test_ticks_go_on_through_a_flood(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, bound = trainer(opened, f"ipc://{folder}/t", tick_s=0.001)
+    dealer, ended = raw_dealer(opened, bound), threading.Event()
+
+    def flood() -> None:
+        while not ended.is_set():
+            dealer.send(b"nonsense")
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    server.recorder.next()
+    for _ in range(10):
+        server.recorder.ticks.get(timeout=WITHIN_S)
+    ended.set()
+    thread.join()
+
+
+def test_posted_tasks_run_at_once_in_order_and_on_the_io_thread(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t", tick_s=600.0)
+    ran: queue.Queue[tuple[int, str]] = queue.Queue()
+    for number in range(1000):
+        server.io.post(lambda number=number: ran.put((number, threading.current_thread().name)))
+    assert [ran.get(timeout=WITHIN_S) for _ in range(1000)] == [(number, "test-io") for number in range(1000)]
+
+
+def test_tasks_posted_from_many_threads_all_run(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t", tick_s=600.0)
+    ran: queue.Queue[int] = queue.Queue()
+
+    def post_each_after_the_last(first: int) -> None:
+        for number in range(first, first + 200):
+            server.io.post(lambda number=number: ran.put(number))
+
+    threads = [threading.Thread(target=post_each_after_the_last, args=(1000 * index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    got = [ran.get(timeout=WITHIN_S) for _ in range(800)]
+    for thread in threads:
+        thread.join()
+    assert len(set(got)) == 800
+
+
+def test_last_words_that_are_answered_have_been_delivered(endpoint: str, opened: contextlib.ExitStack) -> None:
+    server, bound = trainer(opened, endpoint)
+    client = scorer(opened, bound)
+    until(lambda: client.send(CONTROL, [b"hello"]) is not False)
+    peer = server.recorder.next()[1]
+    client.recorder.reply = lambda channel, peer: client.io.send(CONTROL, [b"heard"])
+
+    def farewell() -> None:
+        server.io.send(CONTROL, [b"goodbye"], peer)
+        server.io.receive_until(lambda: not server.recorder.messages.empty(), WITHIN_S)
+
+    server.recorder.farewell = farewell
+    server.io.stop()
+    assert not server.io.alive
+    assert client.recorder.next()[2] == [b"goodbye"]
+    assert server.recorder.next()[2] == [b"heard"]
+
+
+def test_the_wait_for_an_answer_is_bounded(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t")
+    server.recorder.farewell = lambda: server.io.receive_until(lambda: False, 0.05)
+    server.io.stop()
+    assert not server.io.alive
+
+
+def test_stop_is_bounded_by_a_peer_that_does_not_read(opened: contextlib.ExitStack) -> None:
+    server, bound = trainer(opened, TCP)
+    dealer = raw_dealer(opened, bound, RCVHWM=1, RCVBUF=64 << 10)
+    peer = introduced(server, dealer)
+    for _ in range(16):
+        server.send(CONTROL, [bytes(4 * MIB)], peer)
+    started = time.monotonic()
+    server.io.stop()
+    assert time.monotonic() - started < 3.0
+    assert not server.io.alive
+
+
+def test_stop_is_bounded_by_a_handler_that_hangs(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t")
+    hangs, goes_on = threading.Event(), threading.Event()
+    server.io.post(lambda: (hangs.set(), goes_on.wait(WITHIN_S)))
+    assert hangs.wait(WITHIN_S)
+    server.io.stop(timeout_s=0.05)
+    assert server.io.alive
+    goes_on.set()
+    server.io.stop()
+    assert not server.io.alive
+
+
+def test_a_thread_that_was_never_started_closes_what_it_opened(endpoint: str) -> None:
+    for _ in range(2):
+        side = Side()
+        side.io.bind(CONTROL, endpoint)
+        side.io.stop()
+
+
+def test_posting_to_a_thread_that_has_ended_does_nothing(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t")
+    server.io.stop()
+    server.io.post(lambda: pytest.fail("it ran"))
+    server.io.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_in_the_handler_ends_the_thread_and_is_kept(folder: Path, opened: contextlib.ExitStack) -> None:
+    server, bound = trainer(opened, f"ipc://{folder}/t")
+
+    def fail() -> None:
+        raise KeyError("bug")
+
+    server.io.post(fail)
+    until(lambda: not server.io.alive)
+    assert isinstance(server.io.error, KeyError)
+    trainer(opened, bound)  # the endpoint is free again
