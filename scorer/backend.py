@@ -121,13 +121,13 @@ class SyntheticBackend:
 
 def make_backend(options: ScorerOptions) -> Backend:
     """The backend that was asked for."""
-    if options.backend == "synthetic":
+    if options.resolved_backend == "synthetic":
         return SyntheticBackend(options)
-    if options.backend == "predictor":
+    if options.resolved_backend == "predictor":
         from scorer.predictor_backend import PredictorBackend
 
         return PredictorBackend(options)
-    if options.backend == "proxy":
+    if options.resolved_backend == "proxy":
         from scorer.proxy_backend import ProxyBackend
 
         return ProxyBackend(options)

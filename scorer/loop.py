@@ -65,7 +65,7 @@ def hello_of(options: ScorerOptions, backend: Backend) -> Hello:
         incarnation=new_incarnation(),
         device=backend.device,
         precision=options.precision,
-        backend=options.backend,
+        backend=options.resolved_backend,
         fingerprint=backend.fingerprint,
         num_samples=backend.num_samples,
         num_classes=backend.num_classes,

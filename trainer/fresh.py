@@ -100,6 +100,7 @@ class FreshSelecting:
     Args:
         assembly: the method, the queue, the ledger, and what they ask for.
         uniform: gets loss, accuracy and tau of the candidates.
+        precision: of the forward passes that score.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class FreshSelecting:
         uniform: UniformCandidates,
         *,
         batch_size: int,
+        precision: str = "float32",
     ) -> None:
         self._assembly = assembly
         self._selector = assembly.selector
@@ -121,6 +123,7 @@ class FreshSelecting:
         self._head = head
         self._uniform = uniform
         self._batch_size = batch_size
+        self._precision = precision
         self.num_scored = 0
 
     def batch(self, candidates: FreshCandidates, step: int) -> Batch:
@@ -173,6 +176,7 @@ class FreshSelecting:
             inputs,
             targets,
             self._assembly.score_names,
+            precision=self._precision,
             embeddings=self._assembly.embeddings,
         )
         self.num_scored += scored.num

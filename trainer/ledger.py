@@ -13,7 +13,7 @@ Only the fields asked for are kept. A call that has news for a field that is not
 import os
 import threading
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from common.order import integers_below, keyed_uint64
+from trainer.repeats import turns
 
 FIELDS = ("loss", "score", "age", "seen", "selected")
 NEVER = 255  # the age of a sample that no forward was planned for yet
@@ -95,9 +96,9 @@ class Ledger:
             raise ValueError(f"planning visits needs the field 'age'; the ledger keeps {self.fields}")
         ids = self._checked(ids)
         needed = np.empty(len(ids), dtype=bool)
-        turns = _turns(ids)
+        parts = turns(ids)
         with self._lock:
-            for turn in turns:
+            for turn in parts:
                 needed[turn] = self._visit(self.age, ids[turn], max_age)
         return needed
 
@@ -231,16 +232,6 @@ def _first_ages(seed: int, ids: np.ndarray, max_age: int) -> np.ndarray:
     blocks, places = np.divmod(ids, max_age)
     rotations = integers_below(keyed_uint64(seed, "first age in the ledger", blocks), max_age)
     return (places + rotations) % max_age
-
-
-def _turns(ids: np.ndarray) -> Sequence[slice | np.ndarray]:
-    """Parts of `ids` without repeats: the first visits of all ids, then the second ones, and so on."""
-    ordered = np.sort(ids)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return [slice(None)]  # the usual chunk
-    number = np.empty_like(ids)
-    number[np.argsort(ids, kind="stable")] = np.arange(len(ids)) - np.searchsorted(ordered, ordered)
-    return [np.flatnonzero(number == turn) for turn in range(number.max() + 1)]
 
 
 def _values(name: str, values: np.ndarray, num: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.predictor import HISTORY, LossPredictor, PredictorTraining
+from trainer.repeats import turns
 
 Ints = np.ndarray  # (n,) int64
 Learner = Callable[[Ints, np.ndarray, np.ndarray], object]  # ids, losses, histories before these losses
@@ -31,15 +32,18 @@ class LossHistories:
             return self._losses[ids]
 
     def append(self, ids: Ints, losses: np.ndarray) -> None:
-        """Losses of trained samples, (n,) float32; what is not finite is left out."""
+        """Losses of trained samples, (n,) float32; not finite ones are left out. Repeated ids count in their order."""
         kept = np.isfinite(losses)
         ids, losses = ids[kept], losses[kept]
         if len(ids) == 0:
             return
-        before = self.of(ids)
-        self.learner(ids, losses, before)
+        before = np.empty((len(ids), HISTORY), dtype=np.float32)
         with self._lock:
-            self._losses[ids] = np.concatenate([before[:, 1:], losses[:, None]], axis=1)
+            for turn in turns(ids):
+                rows = ids[turn]
+                before[turn] = self._losses[rows]
+                self._losses[rows] = np.concatenate([before[turn][:, 1:], losses[turn][:, None]], axis=1)
+        self.learner(ids, losses, before)
 
     def state_dict(self) -> dict[str, Tensor]:
         with self._lock:

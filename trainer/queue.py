@@ -50,25 +50,23 @@ class SampleQueue:
 
     def take(self, num: int, step: int) -> Picked | None:
         """The first `num` that may be trained at `step`; None if there are fewer."""
+        return self._take(num, step, at_least=num)
+
+    def take_all(self, num: int, step: int) -> Picked | None:
+        """As many of the first `num` as there are and as the quota of such a batch allows; None if there are none."""
+        return self._take(num, step, at_least=1)
+
+    def _take(self, num: int, step: int, *, at_least: int) -> Picked | None:
         self._expire(step)
-        if self._waiting is None or len(self._waiting) < num:
+        if self._waiting is None or len(self._waiting) < at_least:
             return None
-        chosen = np.arange(num) if self._class_quota is None else self._within_quota(num)
-        if len(chosen) < num:
+        chosen = np.arange(len(self._waiting))[:num] if self._class_quota is None else self._within_quota(num)
+        if len(chosen) < at_least:
             return None
         taken = self._waiting.rows(chosen)
         rest = np.ones(len(self._waiting), dtype=bool)
         rest[chosen] = False
         self._keep(rest)
-        return taken
-
-    def take_all(self, num: int, step: int) -> Picked | None:
-        """Whatever may still be trained, at most `num`; None if that is nothing."""
-        self._expire(step)
-        if self._waiting is None:
-            return None
-        taken = self._waiting.rows(np.arange(min(num, len(self._waiting))))
-        self._waiting, self._classes = None, self._classes[:0]
         return replace(taken, num_missing=num - len(taken))
 
     def _expire(self, step: int) -> None:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from common.protocol import FINGERPRINTS, PROTOCOL_VERSION, Hello, Version, Welcome
+from common.selection.registry import wrong_backend
 
 HEARTBEAT_S = 1.0
+FOREIGN_BACKENDS = ("predictor", "proxy", "synthetic")  # they compute with no weights, or with some of their own
 REMEDIES = {
     "model": "names, shapes or dtypes of the weights differ; give both the same --model and --head",
     "data": "labels or contents of probe samples differ; give both the same --data and --data-root",
@@ -54,27 +56,19 @@ class Terms:
             return "run", f"this trainer's run is {self.run!r}, not {hello.run!r}"
         if hello.backend == "synthetic":
             return None
-        if (wrong := self._wrong_backend(hello.backend)) is not None:
+        wants = ", ".join(self.scores)
+        wrong = wrong_backend(hello.backend, "this run", wants=wants, wanted=self.backend, embeddings=self.embeddings)
+        if wrong is not None:
             return "backend", wrong
         if (hello.num_samples, hello.num_classes) != (self.num_samples, self.num_classes):
             own, other = (self.num_samples, self.num_classes), (hello.num_samples, hello.num_classes)
             sizes = f"(samples, classes) are {own} here, {other} at the scorer"
             return "data", f"{sizes}; give both the same --data and --data-root"
         for name in FINGERPRINTS:
-            if name == "model" and hello.backend in ("predictor", "proxy"):
-                continue  # they have none, or one of their own
+            if name == "model" and hello.backend in FOREIGN_BACKENDS:
+                continue
             if name in self.fingerprint and hello.fingerprint.get(name) != self.fingerprint[name]:
                 return name, REMEDIES[name]
-        return None
-
-    def _wrong_backend(self, backend: str) -> str | None:
-        wanted = ", ".join(self.scores)
-        if self.backend == "predictor" and backend != "predictor":
-            return f"this run wants {wanted}, which --backend {backend} cannot give; use --backend predictor"
-        if self.backend != "predictor" and backend == "predictor":
-            return f"this run wants {wanted}, and a predictor gives predicted losses only; use --backend torch or proxy"
-        if self.embeddings and backend == "proxy":
-            return "this run compares gradients of one model's last layer, and a proxy is another; use --backend torch"
         return None
 
     def welcome(self, session: int, *, wire: str, weights_port: int, version: Version | None) -> Welcome:

@@ -5,10 +5,11 @@ import collections
 import zmq
 
 from common.buckets import WINDOW, num_buckets
-from common.protocol import Fetch, Version, VersionHint, Weights, WeightsGone
+from common.protocol import Fetch, Hello, Version, VersionHint, Weights, WeightsGone
 from common.transport import CONTROL, WEIGHTS
 from trainer.publisher import Publisher, Slot, Wire
-from trainer.sessions import Send, Sessions
+from trainer.sessions import Send, Session, Sessions
+from trainer.terms import FOREIGN_BACKENDS
 
 
 class WeightsDesk:
@@ -27,22 +28,23 @@ class WeightsDesk:
 
     @property
     def wire(self) -> Wire:
-        """Dtype of the next push: as asked, or bf16 when no scorer computes in float32. Any thread."""
+        """Dtype of the next push: as asked, or bf16 when nobody computes with it in float32. Any thread."""
         if self._wire != "auto":
             return "bf16" if self._wire == "bf16" else "float32"
         precisions = self._sessions.precisions
         return "bf16" if precisions and "float32" not in precisions else "float32"
 
-    def version_for(self, precision: str) -> Version | None:
+    def version_for(self, scorer: Hello | Session) -> Version | None:
         """The newest version, unless it was rounded to bf16 and a float32 scorer should wait for an exact one."""
         newest = self._publisher.newest
-        if newest is None or self.is_too_coarse_for(precision):
+        if newest is None or self.is_too_coarse_for(scorer):
             return None
         return newest.version
 
-    def is_too_coarse_for(self, precision: str) -> bool:
+    def is_too_coarse_for(self, scorer: Hello | Session) -> bool:
         newest = self._publisher.newest
-        return newest is not None and self._wire == "auto" and newest.wire == "bf16" and precision == "float32"
+        was_rounded = newest is not None and self._wire == "auto" and newest.wire == "bf16"
+        return was_rounded and scorer.precision == "float32" and scorer.backend not in FOREIGN_BACKENDS
 
     def announce(self, slot: Slot) -> Version:
         """Tell the scorers of a new version."""
@@ -50,7 +52,7 @@ class WeightsDesk:
         self.announced.append(version)
         hint = VersionHint(version, self._publisher.manifest(slot).total_bytes)
         for session in self._sessions:
-            if self.version_for(session.precision) == version:
+            if self.version_for(session) == version:
                 self._send(session.peer, hint, CONTROL)
         return version
 
@@ -62,7 +64,7 @@ class WeightsDesk:
         self._sessions.heard(session.peer)
         slot = self._publisher.open(fetch.version, session.id)
         if slot is None:
-            self._send(peer, WeightsGone(fetch.version, self.version_for(session.precision)), WEIGHTS)
+            self._send(peer, WeightsGone(fetch.version, self.version_for(session)), WEIGHTS)
             return
         manifest = self._publisher.manifest(slot)
         total = num_buckets(manifest.total_bytes)

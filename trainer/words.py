@@ -6,6 +6,8 @@ from typing import Any
 from common.selection.registry import METHODS
 from trainer.evaluate import Evaluation
 
+MOSTLY = 0.5  # of the steps outside warm-up and annealing
+
 
 def log_line(step: int, steps: int, figures: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     """`step 1200/2000 | loss selected 0.431 | staleness 3.7 steps | waited 1.2% | ...`: figures with their units."""
@@ -69,6 +71,11 @@ def closing_words(summary: Mapping[str, Any]) -> str:
         )
         if summary["samples_scored"] == 0:
             words.append("No scorer ever delivered: this was plain training.")
+        elif summary["fallbacks"] and summary["selected_fraction"] < MOSTLY:
+            words.append(
+                f"Only {summary['selected_fraction']:.1%} of the steps that should have selected did: "
+                "this was mostly plain training."
+            )
     if "stopped_by" in summary:
         words.append("Stopped early by a signal.")
     return " ".join(words)

@@ -1,7 +1,7 @@
 """Options of the command that makes the table of irreducible losses."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,8 +18,13 @@ def _check_table(path: Path) -> Path:
 
 
 class IrreducibleOptions(LearningOptions):
-    """A model of the held-out data, and its loss on every training sample."""
+    """The loss of every training sample under a model that has not seen it."""
 
+    train_on: Literal["halves", "held-out"] = Field(
+        default="halves",
+        description="halves: two models, each of one half of the training samples, give the losses of the other half; "
+        "held-out: one model of the held-out samples, after which accuracy on them is no independent judge of a run",
+    )
     out: Annotated[Path, AfterValidator(_check_table)] = Field(
         default=Path("irreducible.pt"), description="file for the table; an existing one is kept"
     )

@@ -1,13 +1,14 @@
 """Options of a whole run on this machine, and what each of its processes gets of them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.config.base import COMMAND_FIELDS
 from common.config.scorer import ScorerOptions, ScoringOptions
 from common.config.trainer import TrainerOptions
+from common.selection.registry import wrong_backend
 
 
 class RunOptions(ScoringOptions, TrainerOptions):
@@ -17,6 +18,28 @@ class RunOptions(ScoringOptions, TrainerOptions):
         default=1, ge=0, description="number of scorer processes; none are started unless the mode is stale"
     )
 
+    @property
+    def resolved_backend(self) -> str:
+        """`backend`, or what the method asks for."""
+        return self.entry.backend if self.backend == "auto" else self.backend
+
+    @model_validator(mode="after")
+    def _backend_serves_the_method(self) -> Self:
+        if not self.needs_scorers:
+            return self
+        entry = self.entry
+        wants = "predicted losses" if entry.backend == "predictor" else "scores of a model"
+        wrong = wrong_backend(
+            self.resolved_backend,
+            f"--method {self.method}",
+            wants=wants,
+            wanted=entry.backend,
+            embeddings=entry.embeddings,
+        )
+        if wrong is not None:
+            raise ValueError(wrong)
+        return self
+
     def for_trainer(self, *, listen: str | None, out: Path, device: str | None = None) -> TrainerOptions:
         """The trainer's options. `device` None leaves the one given."""
         device = self.device if device is None else device
@@ -25,8 +48,7 @@ class RunOptions(ScoringOptions, TrainerOptions):
     def for_scorer(self, *, connect: str, device: str | None = None) -> ScorerOptions:
         """A scorer's options. `device` None leaves the one given."""
         device = self.scorer_device if device is None else device
-        backend = self.entry.backend if self.backend == "torch" else self.backend  # what the method asks for
-        own = {"connect": connect, "scorer_device": device, "backend": backend}
+        own = {"connect": connect, "scorer_device": device, "backend": self.resolved_backend}
         return ScorerOptions(**(self._share(ScorerOptions) | own))
 
     def _share(self, kind: type[TrainerOptions] | type[ScorerOptions]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from common.config.base import ConnectEndpoint, Device, Options
-from common.config.shared import SharedOptions
+from common.config.shared import PrecisionOptions, SharedOptions
 
 
 class SyntheticBackendOptions(Options):
@@ -16,17 +16,15 @@ class SyntheticBackendOptions(Options):
     seed: int = Field(default=0, ge=0, description="seed of the scores")
 
 
-class ScoringOptions(Options):
+class ScoringOptions(PrecisionOptions):
     """What a scorer is told beyond the shared options, by `scorer` and by `run` alike."""
 
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="precision of the scorer's forward passes"
-    )
     scorer_device: Device = Field(default="auto", description="device of the scorers: auto, cpu, cuda, cuda:N or mps")
-    backend: Literal["torch", "predictor", "proxy", "synthetic"] = Field(
-        default="torch",
+    backend: Literal["auto", "torch", "predictor", "proxy", "synthetic"] = Field(
+        default="auto",
         description="torch scores with the model, proxy with a smaller one of its own, predictor predicts losses from "
-        "past ones; synthetic sleeps and sends seeded scores (for tests)",
+        "past ones; synthetic sleeps and sends seeded scores (for tests). auto: what the method asks for in a run, "
+        "torch for a scorer started by itself",
     )
     proxy_model: str | None = Field(
         default=None, min_length=1, description="model of --backend proxy: a name like those of --model"
@@ -43,16 +41,22 @@ class ScoringOptions(Options):
     )
     connect_s: float = Field(default=60.0, gt=0, description="seconds to look for a trainer before giving up")
 
+    @property
+    def resolved_backend(self) -> str:
+        """`backend`, or what `auto` stands for."""
+        return "torch" if self.backend == "auto" else self.backend
+
     @model_validator(mode="after")
     def _check_backend(self) -> Self:
-        if self.backend == "proxy" and self.proxy_model is None:
+        backend = self.resolved_backend
+        if backend == "proxy" and self.proxy_model is None:
             raise ValueError("--backend proxy needs --proxy-model: a model smaller than --model, such as small")
-        if self.backend != "proxy":
+        if backend != "proxy":
             for name in ("proxy_model", "proxy_weights"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"--{name.replace('_', '-')} needs --backend proxy, got --backend {self.backend}")
-        if self.backend in ("proxy", "predictor") and self.precision != "float32":
-            raise ValueError(f"--backend {self.backend} computes in float32, got --precision {self.precision}")
+        if backend in ("proxy", "predictor") and self.precision != "float32":
+            raise ValueError(f"--backend {backend} computes in float32, got --precision {self.precision}")
         return self
 
 

@@ -86,3 +86,22 @@ METHODS: dict[str, Entry] = {
     ),
     "divbs": Entry("divbs:DivBS", embeddings=True),
 }
+
+
+def wrong_backend(backend: str, who: str, *, wants: str, wanted: str, embeddings: bool) -> str | None:
+    """Why scorers of a backend cannot serve a run, with the remedy; None if they can, as the synthetic one always does.
+
+    Args:
+        who: begins the sentence, such as "this run".
+        wants: the scores that it wants, in words.
+        wanted: the backend of its method's entry; embeddings: likewise.
+    """
+    if backend == "synthetic":
+        return None
+    if wanted == "predictor" and backend != "predictor":
+        return f"{who} wants {wants}, which --backend {backend} cannot give; use --backend predictor"
+    if wanted != "predictor" and backend == "predictor":
+        return f"{who} wants {wants}, and a predictor gives predicted losses only; use --backend torch or proxy"
+    if embeddings and backend == "proxy":
+        return f"{who} compares gradients of one model's last layer, and a proxy is another; use --backend torch"
+    return None

@@ -101,3 +101,12 @@ def test_histories_get_every_loss_also_where_no_ledger_is_kept() -> None:
     assert histories.of(np.array([5]))[0, -2:].tolist() == [0.5, 0.75]
     with pytest.raises(ValueError, match="got none"):
         feedback.add(batch(1), None)
+
+
+def test_a_sample_that_comes_twice_in_a_batch_adds_both_losses_to_its_history() -> None:
+    learned: list[np.ndarray] = []
+    histories = LossHistories(8, lambda ids, losses, before: learned.append(before))
+    histories.append(np.array([5, 2, 5, 5]), np.array([1, 2, 3, 4], dtype=np.float32))
+    assert histories.of(np.array([5, 2]))[:, -3:].tolist()[0] == [1, 3, 4]
+    assert histories.of(np.array([2]))[0, -1] == 2
+    assert np.nan_to_num(learned[0], nan=0)[:, -2:].tolist() == [[0, 0], [0, 0], [0, 1], [1, 3]]

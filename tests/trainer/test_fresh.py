@@ -1,5 +1,7 @@
 """Fresh mode: the candidates that scorers would be leased, scored with the weights as they are now."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -36,12 +38,14 @@ def model_with_margins_around(model: torch.nn.Linear, centre: float) -> None:
 class Fresh:
     """A method in fresh mode, over numbers."""
 
-    def __init__(self, method: str, fresh: FreshSourcing, *, scores: tuple[str, ...], max_age: int = 3) -> None:
+    def __init__(
+        self, method: str, fresh: FreshSourcing, *, scores: tuple[str, ...], max_age: int = 3, **chosen: Any
+    ) -> None:
         self.model = torch.nn.Linear(2, 3)
         model_with_margins_around(self.model, 0.0)
         self.uniform = UniformCandidates()
         self.ledger = make_ledger(method)
-        selector = make_selector(method, batch_size=2, ledger=self.ledger, max_staleness=64)
+        selector = make_selector(method, batch_size=2, ledger=self.ledger, max_staleness=64, **chosen)
         reuses = method == "stale-selective-backprop"
 
         def plan_visit(start: int, stop: int) -> np.ndarray | None:
@@ -93,6 +97,15 @@ def test_a_fresh_stream_draws_as_many_chunks_as_it_needs() -> None:
     assert [batch.ids.tolist() for batch in batches] == [ids("candidates", [p, p + 1]) for p in (0, 2, 4, 6)]
     assert [batch.num_candidates for batch in batches] == [4, 0, 4, 0]
     assert [batch.inputs[:, 0].tolist() == batch.ids.tolist() for batch in batches] == [True] * 4
+
+
+def test_a_fresh_stream_of_one_class_keeps_its_quota_and_makes_short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.fresh.MAX_DRAWS", 4)
+    one_class = {"class_quota": 0.5, "targets_of": lambda ids: torch.zeros(len(ids), dtype=torch.int64)}
+    fresh = make_fresh(Plan(90, 0, 90), draws_ahead=0)
+    run = Fresh("selective-backprop", fresh, scores=("loss",), **one_class)
+    batches = [run.step(step) for step in range(2)]
+    assert [(len(batch), batch.num_missing) for batch in batches] == [(1, 1), (1, 1)]
 
 
 def test_a_fresh_run_scores_only_what_it_does_not_remember() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,29 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.config import AugmentOptions, DataOptions, IrreducibleOptions, LearningOptions, TrainerOptions, load_options
+from common.config import AugmentOptions, DataOptions, IrreducibleOptions
 from common.data.fingerprint import data_fingerprint
 from common.data.source import AbsentSplit, Source, TensorSplit
 from common.data.sources import open_source
 from common.errors import ConfigError, DataError, TrainingDiverged
-from trainer import irreducible
-from trainer.irreducible import load_irreducible
+from tests.preloaded import Preloaded
+from trainer import irreducible, irreducible_command
+from trainer.irreducible import halves
+from trainer.irreducible_table import load_irreducible
 
 CONSOLE = "import sys; from common.cli import main; sys.exit(main())"
 REPOSITORY = Path(__file__).parents[2]
 QUICK = ("--steps", "200", "--threads", "1")
 
 
-def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-c", CONSOLE, "irreducible", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=folder, check=False)
+@dataclass
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+def made(tmp_path_factory, preloaded: Preloaded) -> tuple[Path, Ended]:
     """A real process of the command on noisy digits, and its folder."""
-    folder = tmp_path_factory.mktemp("made")
-    return folder, command(folder, "--data", "digits", "--label-noise", "0.2", *QUICK)
+    folder, said = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("said")
+    words = ["-c", CONSOLE, "irreducible", "--data", "digits", "--label-noise", "0.2", *QUICK]
+    code = preloaded.start(words, folder, said / "out", said / "err").wait(60)
+    return folder, Ended(code, (said / "out").read_text(), (said / "err").read_text())
 
 
 def noisy_digits() -> Source:
@@ -53,9 +60,10 @@ def test_the_command_writes_a_table_that_loads_for_the_same_data(made) -> None:
 
 def test_the_words_name_what_was_done_and_progress_goes_to_stderr(made) -> None:
     _, ended = made
-    assert ended.stdout.startswith("Trained small on the 360 held-out samples of digits: 200 steps, of which ")
+    trained = "Trained small on each half of the 1437 training samples of digits: 200 steps each, of which "
+    assert ended.stdout.startswith(trained)
     assert ended.stdout.endswith("Table: irreducible.pt\n")
-    assert ended.stderr.count("loss of training samples") == 20
+    assert ended.stderr.count("loss of unseen samples") == 2 * 20
     assert "step 200/200" in ended.stderr
 
 
@@ -73,15 +81,16 @@ def test_a_table_of_noisy_labels_does_not_fit_the_true_ones(made) -> None:
         load_irreducible(made[0] / "irreducible.pt", num_samples=1437, data_fingerprint=clean)
 
 
-def test_an_existing_file_is_kept(made) -> None:
+def test_an_existing_file_is_kept(made, monkeypatch, capsys) -> None:
     folder, _ = made
-    before = (folder / "irreducible.pt").read_bytes()
-    ended = command(folder, *QUICK)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == (
-        "error: --out: irreducible.pt exists already; name another file, or remove this one (rm irreducible.pt)\n"
+    monkeypatch.chdir(folder)
+    before = Path("irreducible.pt").read_bytes()
+    assert irreducible_command.main(QUICK) == 2
+    assert capsys.readouterr() == (
+        "",
+        "error: --out: irreducible.pt exists already; name another file, or remove this one (rm irreducible.pt)\n",
     )
-    assert (folder / "irreducible.pt").read_bytes() == before
+    assert Path("irreducible.pt").read_bytes() == before
 
 
 def test_help_answers_within_a_second_and_without_torch() -> None:
@@ -136,18 +145,41 @@ def losses_of(source: Source, tmp_path: Path, monkeypatch, **chosen) -> torch.Te
     return torch.load(out, weights_only=True)["losses"]
 
 
-def test_training_labels_judge_but_never_teach(tmp_path, monkeypatch) -> None:
-    losses = losses_of(numbers([1, 1, 1, 1, 0]), tmp_path, monkeypatch, steps=100)
+def test_no_sample_is_asked_of_the_model_that_was_trained_on_it(tmp_path, monkeypatch) -> None:
+    """A model that only remembers: what it has seen has a low loss, anything else that of its first guess."""
+    apart = numbers([0, 1, 2] * 3 + [0])  # an input of its own for each
+    unseen = losses_of(apart, tmp_path, monkeypatch, steps=100)
+    assert unseen.min() > 0.5
+    twins = Source("twins", TensorSplit(torch.zeros(10, 1), torch.ones(10, dtype=torch.int64)), None, 3)
+    assert losses_of(twins, tmp_path, monkeypatch, steps=100).max() < 0.3, "the other half taught this very input"
+
+
+def test_halves_are_keyed_disjoint_and_cover_every_sample() -> None:
+    source = numbers([0, 1, 2, 0, 1])
+    lessons = halves(source, 3)
+    for lesson, other in (lessons, lessons[::-1]):
+        assert lesson.source.train.fetch(torch.arange(len(other.asked)))[0][:, 0].tolist() == other.asked.tolist()
+        assert lesson.source.held_out.fetch(torch.arange(len(lesson.asked)))[0][:, 0].tolist() == lesson.asked.tolist()
+    assert sorted(torch.cat([lesson.asked for lesson in lessons]).tolist()) == [0, 1, 2, 3, 4]
+    asked = [lesson.asked.tolist() for lesson in lessons]
+    assert asked == [lesson.asked.tolist() for lesson in halves(source, 3)]
+    assert any(asked != [lesson.asked.tolist() for lesson in halves(source, seed)] for seed in range(5))
+
+
+def test_training_labels_judge_but_never_teach_a_model_of_the_held_out_samples(tmp_path, monkeypatch) -> None:
+    losses = losses_of(numbers([1, 1, 1, 1, 0]), tmp_path, monkeypatch, steps=100, train_on="held-out")
     assert losses[:4].max() < 0.3
     assert losses[4] > 1.5, "its label is 0 here, and 1 in the held-out data"
 
 
 def test_the_parameters_of_the_lowest_loss_on_the_training_samples_are_kept(tmp_path, monkeypatch, capsys) -> None:
     """The held-out data contradict every training label: each step makes the training loss higher."""
-    source, constant = numbers([0, 0, 0]), {"name": "constant"}
-    one = losses_of(source, tmp_path, monkeypatch, steps=1, schedule=constant)
-    many = losses_of(source, tmp_path, monkeypatch, steps=20, schedule=constant)
-    assert "20 steps, of which 1 were best" in capsys.readouterr().out
+    source, chosen = numbers([0, 0, 0]), {"schedule": {"name": "constant"}, "train_on": "held-out"}
+    one = losses_of(source, tmp_path, monkeypatch, steps=1, **chosen)
+    many = losses_of(source, tmp_path, monkeypatch, steps=20, **chosen)
+    said = capsys.readouterr().out
+    assert "Trained" in said
+    assert "on the 10 held-out samples of digits: 20 steps, of which 1 were best" in said
     assert torch.equal(one, many)
 
 
@@ -156,7 +188,7 @@ def test_augmentation_and_seed_are_those_of_the_options(tmp_path) -> None:
     for path, chosen in zip(
         out, ({}, {}, {"seed": 1}, {"augment": AugmentOptions(crop_padding=2, flip=True)}), strict=True
     ):
-        assert irreducible.main(options(data="digits", steps=20, out=path, **chosen)) == 0
+        assert irreducible.main(options(data="digits", steps=6, out=path, **chosen)) == 0
     first, again, seeded, augmented = (torch.load(path, weights_only=True) for path in out)
     assert torch.equal(first["losses"], again["losses"])
     assert not torch.equal(first["losses"], seeded["losses"])
@@ -170,53 +202,16 @@ def test_training_that_diverges_leaves_no_file(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_without_held_out_or_training_samples_are_refused(tmp_path, monkeypatch) -> None:
-    split = TensorSplit(torch.zeros(3, 2), torch.arange(3))
+@pytest.mark.parametrize("train_on", ["halves", "held-out"])
+def test_data_that_cannot_teach_or_be_asked_are_refused(train_on, tmp_path, monkeypatch) -> None:
+    split, one = TensorSplit(torch.zeros(3, 2), torch.arange(3)), TensorSplit(torch.zeros(1, 2), torch.zeros(1).long())
     for source, message in (
-        (Source("mine", split, None, 3), "source mine has no held-out data"),
+        (Source("mine", one, None, 3), "two halves need at least 2|mine has no held-out data .* use --train-on halves"),
         (Source("mine", AbsentSplit(9), split, 3), "cannot read the training data"),
     ):
         monkeypatch.setattr(irreducible, "open_source", lambda _, source=source: source)
         with pytest.raises(DataError, match=message):
-            irreducible.main(options(out=tmp_path / "x.pt"))
-
-
-# options
-
-
-def test_an_option_means_the_same_here_and_in_training() -> None:
-    for name, field in LearningOptions.model_fields.items():
-        theirs = TrainerOptions.model_fields[name]
-        for what in ("annotation", "default", "description"):
-            assert getattr(field, what) == getattr(theirs, what), name
-        assert [repr(each) for each in field.metadata] == [repr(each) for each in theirs.metadata], name
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ("--out runs/x", "--out must name a file that ends in .pt, got runs/x; pass --out FILE.pt"),
-        ("--method mms", "--method is an option of marginstream run, not of marginstream irreducible"),
-        ("--label-noise 1", "--label-noise must be less than 1, got 1"),
-        (
-            "--optim.nesterov --optimizer adam",
-            "--optim.nesterov needs --optimizer sgd and --optim.momentum greater than 0",
-        ),
-    ],
-)
-def test_what_is_wrong_with_an_option_is_said(argv: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_options(IrreducibleOptions, argv.split(), prog="marginstream irreducible")
-    assert str(caught.value) == message
-
-
-def test_a_file_of_a_run_serves_too_but_its_run_folder_is_no_table(tmp_path) -> None:
-    config = tmp_path / "run.toml"
-    config.write_text('data = "synthetic"\nmethod = "loss"\nsteps = 7\n')
-    assert load_options(IrreducibleOptions, ["--config", str(config)]).steps == 7
-    config.write_text('out = "runs/mine"\n')
-    with pytest.raises(ConfigError, match=r"run.toml: out must name a file that ends in .pt, got runs/mine"):
-        load_options(IrreducibleOptions, ["--config", str(config)])
+            irreducible.main(options(out=tmp_path / "x.pt", train_on=train_on))
 
 
 def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path) -> None:

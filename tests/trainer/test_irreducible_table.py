@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from trainer.irreducible import load_irreducible
+from trainer.irreducible_table import load_irreducible
 
 
 def refusal(path: Path, num_samples: int = 3, data: str = "abc") -> str:

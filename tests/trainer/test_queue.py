@@ -100,6 +100,15 @@ def test_take_all_gives_what_may_still_be_trained() -> None:
     assert queue.take_all(9, 7) is None
 
 
+def test_a_quota_holds_when_there_are_too_few_for_a_batch() -> None:
+    queue = SampleQueue(4, 0.5)
+    queue.add(some(0, 1, 2, 3, 4), np.array([7, 7, 7, 5, 7]))
+    taken = queue.take_all(4, 0)
+    assert (taken.ids.tolist(), taken.num_missing) == ([0, 1, 3], 1)
+    assert queue.take_all(4, 0).ids.tolist() == [2, 4], "what was over waits for the next batch"
+    assert queue.take_all(4, 0) is None
+
+
 def test_a_quota_takes_the_earliest_of_each_class_and_leaves_the_rest_in_turn() -> None:
     queue = SampleQueue(4, 0.5)
     queue.add(some(0, 1, 2, 3, 4), np.array([7, 7, 7, 5, 7]))

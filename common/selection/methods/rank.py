@@ -16,7 +16,7 @@ class Rank:
     """Draws from all samples, p exponential in the rank of the last known loss, without replacement in a batch.
 
     The selection pressure falls from `pressure_start` to `pressure_end` over the run. Samples of unknown loss rank
-    with the highest. Ranks are renewed ten times an epoch.
+    with the highest. Ranks are renewed ten times an epoch, counted in steps: however many draws a step needs.
     """
 
     scores = ("loss",)
@@ -25,24 +25,26 @@ class Rank:
     def __init__(self, setting: Setting) -> None:
         self._start = float(setting.parameters.get("pressure_start", 100.0))
         self._end = float(setting.parameters.get("pressure_end", 1.0))
+        self._steps = setting.steps
         self._num_epochs = max(setting.steps * setting.batch_size / setting.num_samples, 1e-9)
         self._ranking_every = max(1, math.ceil(setting.num_samples / (RANKINGS_PER_EPOCH * setting.batch_size)))
         self._probability_N = torch.empty(0)
-        self._selections = 0
+        self._ranked_at: int | None = None  # the step
         self._pressure = self._start
 
     def observe(self, offer: Offer) -> None:
         pass
 
     def select(self, offer: Offer, num: int, generator: torch.Generator) -> Selection:
-        if self._selections % self._ranking_every == 0:
+        step = round(offer.progress * self._steps)
+        if self._ranked_at is None or step >= self._ranked_at + self._ranking_every:
             losses_N = offer.scores["loss"]
             known_N = losses_N.isfinite()
             highest = losses_N[known_N].max() if known_N.any() else torch.zeros(())
             losses_N = torch.where(known_N, losses_N, highest)
             self._pressure = pressure_at(offer.progress * self._num_epochs, self._start, self._end, self._num_epochs)
             self._probability_N = exponential_rank_probability(losses_N, self._pressure)
-        self._selections += 1
+            self._ranked_at = step
         allowed_N = self._probability_N
         if offer.taken is not None:
             allowed_N = allowed_N.masked_fill(offer.taken, torch.nan)
@@ -55,11 +57,11 @@ class Rank:
     def state_dict(self) -> dict[str, Tensor]:
         return {
             "probability": self._probability_N.clone(),
-            "selections": torch.tensor(self._selections),
+            "ranked_at": torch.tensor(-1 if self._ranked_at is None else self._ranked_at),
             "pressure": torch.tensor(self._pressure, dtype=torch.float64),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self._probability_N = state["probability"].clone()
-        self._selections = int(state["selections"])
+        self._ranked_at = None if (step := int(state["ranked_at"])) < 0 else step
         self._pressure = float(state["pressure"])

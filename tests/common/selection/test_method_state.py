@@ -22,7 +22,7 @@ NUM_SAMPLES, NUM_OFFERS, SAVED_AFTER = 24, 12, 7
 
 CHANGING = [  # ways whose state decides about the offers below
     *(way for way in EVERY if way.name not in ("gradient-norm", "cdf-loss", "cdf-gradnorm", "rank")),
-    Way("rank", {"batch_size": 1}),  # renews its ranks at every third selection
+    Way("rank", {"batch_size": 1, "steps": NUM_OFFERS}),  # renews its ranks at every third step
     Way("gradient-norm", {"tau_threshold": 0.6}),  # tau is between 1.1 and 1.3, and its average passes .6 on the way
     *(
         Way(name, state={"state": torch.tensor([10.0, 1.0, 1.0, 0.0]).double()})

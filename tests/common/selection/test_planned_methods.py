@@ -31,18 +31,30 @@ def test_unknown_losses_rank_with_the_highest(unknown):
     assert sorted(probability, key=probability.get) == [0, 3, 2, 1]
 
 
+def most_likely(method, losses_N, step, *, num=40, taken=None):
+    offer = offer_of(Way("rank"), losses_N, progress=step / 100, taken=taken)
+    selection = method.select(offer, num, keyed(0))
+    return int(selection.indices[selection.probability.argmax()])
+
+
 def test_ranks_are_renewed_ten_times_an_epoch():
-    method = make("rank", num_samples=40, batch_size=2)
+    method = make("rank", num_samples=40, batch_size=2, steps=100)  # every second step
     losses_N = torch.arange(40.0)
     first = method.select(offer_of(Way("rank"), losses_N), 40, keyed(0)).probability.sum()
     assert float(first) == pytest.approx(1, abs=1e-5)
-    highest = []
-    for _ in range(3):
-        probability_N = torch.zeros(40)
-        selection = method.select(offer_of(Way("rank"), -losses_N), 40, keyed(0))
-        probability_N[selection.indices] = selection.probability
-        highest.append(int(probability_N.argmax()))
-    assert highest == [39, 0, 0]
+    assert [most_likely(method, -losses_N, step) for step in (1, 2, 3)] == [39, 0, 0]
+    assert [most_likely(method, losses_N, step) for step in (3, 7, 8, 9)] == [0, 39, 39, 39]
+
+
+def test_further_draws_of_a_step_neither_renew_the_ranks_nor_change_the_pressure():
+    often, once = (make("rank", num_samples=40, batch_size=2, steps=100) for _ in range(2))
+    losses_N, taken = torch.arange(40.0), torch.arange(40) == 39
+    most_likely(once, losses_N, 50)
+    for _ in range(2):
+        most_likely(often, losses_N, 50, num=2, taken=taken)
+    assert often.figures() == once.figures()
+    for step, expected in [(51, 39), (52, 0)]:
+        assert most_likely(often, -losses_N, step) == most_likely(once, -losses_N, step) == expected
 
 
 def test_infobatch_keeps_a_share_below_the_mean_and_weighs_it_up():

@@ -1,0 +1,45 @@
+"""The closing words of a run."""
+
+from typing import Any
+
+import pytest
+
+from trainer.words import closing_words
+
+WARNING = "this was mostly plain training."
+
+
+def words(**changes: Any) -> str:
+    """Of a stale run of 100 steps, 85 of them to be selected by mms."""
+    summary = {
+        "model": "small", "data": "digits", "steps": 100, "wall_s": 2.0, "samples_trained": 3200, "accuracy": 0.9,
+        "mode": "stale", "method": "mms", "samples_scored": 640, "candidates_per_selected": 3.0,
+        "selected_fraction": 0.12, "short_batches": 0, "scores_remembered": 0, "candidates_offered": 640,
+        "staleness_max": 5, "staleness_mean": 2.0, "waited_fraction": 0.0, "fallbacks": 75,
+        "steps_by_origin": {"plain": 15, "stale": 10, "fallback": 75},
+    }  # fmt: skip
+    return closing_words(summary | changes)
+
+
+def test_a_run_whose_scorers_went_away_is_called_mostly_plain_training() -> None:
+    assert words().endswith(f"Only 12.0% of the steps that should have selected did: {WARNING}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selected_fraction": 0.5},
+        {"selected_fraction": 0.0, "fallbacks": 0},  # nothing but warm-up and annealing
+        {"mode": "fresh"},
+        {"mode": "stale", "method": "infobatch"},
+        {"mode": "uniform"},
+    ],
+)
+def test_a_run_that_did_what_it_was_told_is_not(changes: dict[str, Any]) -> None:
+    assert WARNING not in words(**changes)
+
+
+def test_a_run_without_any_score_was_plain_training_altogether() -> None:
+    text = words(samples_scored=0, selected_fraction=0.0)
+    assert "No scorer ever delivered: this was plain training." in text
+    assert WARNING not in text
