@@ -28,7 +28,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 def start(
-    module: Literal["scorer", "trainer"],
+    module: Literal["scorer", "trainer", "run"],
     options: ScorerOptions | TrainerOptions,
     options_file: Path,
     *,
@@ -36,7 +36,7 @@ def start(
     environment: dict[str, str] | None = None,
     dies_with_parent: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Start `python -m scorer` or `python -m trainer` with resolved options.
+    """Start `python -m scorer`, `python -m trainer` or `marginstream run` with resolved options.
 
     Args:
         options_file: written with the options and handed over as --config.
@@ -46,7 +46,7 @@ def start(
             with -9. For a main thread. Linux only; elsewhere it has no effect.
     """
     options_file.write_text(to_toml(options.dump()))
-    command = ["-m", module, "--config", str(options_file)]
+    command = ["-m", *(("common.cli", "run") if module == "run" else (module,)), "--config", str(options_file)]
     if dies_with_parent:
         command = ["-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid()), *command]
     return subprocess.Popen(

@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from common.config import TrainerOptions, to_toml
 from common.errors import ConfigError
@@ -104,12 +105,22 @@ def next_generation(folder: Path) -> int:
 
 def replace_file(path: Path, text: str) -> None:
     """Writes a file so that a reader, and a crash at any moment, finds the old text or the new one, whole."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of `path` when the block ends, and leaves it as it is if that raises."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     _fsync_folder(path.parent)
 
 

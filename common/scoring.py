@@ -64,6 +64,7 @@ def score_candidates(
     targets: Tensor,
     names: Sequence[str],
     *,
+    precision: str = "float32",
     embeddings: bool = False,
 ) -> Scored:
     """Score candidates with the weights that the model holds now; the model is left as it was.
@@ -78,6 +79,7 @@ def score_candidates(
         inputs: (B, ...) on the model's device, prepared, in the dtype that the model's first layer takes.
         targets: (B, ...) on the same device.
         names: the scores wanted, keys of SCORES.
+        precision: "float32" computes as the model is; "bf16" runs all but the head in bfloat16 by autocast.
         embeddings: also give the factors of the last layer's gradients.
 
     Raises:
@@ -88,6 +90,7 @@ def score_candidates(
     forward = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model  # no collectives
     with (
         evaluating(model),
+        _computing_in(precision, head),
         _casting_to(head, model),
         _catching_inputs_of(head, embeddings) as caught,
         torch.inference_mode(),
@@ -192,6 +195,30 @@ def _catching_inputs_of(head: nn.Linear, wanted: bool) -> Iterator[list[Tensor]]
     finally:
         if hook is not None:
             hook.remove()
+
+
+@contextmanager
+def _computing_in(precision: str, head: nn.Linear) -> Iterator[None]:
+    """Autocast for a low precision, with a head that steps out of it."""
+    if precision == "float32":
+        yield
+        return
+    device, forward = head.weight.device.type, head.forward
+    is_own = "forward" in head.__dict__
+    head.forward = lambda features: _without_autocast(forward, features.to(head.weight.dtype))  # type: ignore[method-assign,assignment]
+    try:
+        with torch.autocast(device, torch.bfloat16):
+            yield
+    finally:
+        if is_own:
+            head.forward = forward  # type: ignore[method-assign]
+        else:
+            del head.forward
+
+
+def _without_autocast(forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return forward(features)
 
 
 @contextmanager

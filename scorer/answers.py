@@ -23,21 +23,32 @@ def make_reader(options: ScorerOptions, source: Source, welcome: Welcome) -> Sam
 
 
 def make_answer(
-    lease: Lease, welcome: Welcome, version: Version, samples: Samples, scored: Scored, *, read_s: float, score_s: float
+    lease: Lease,
+    welcome: Welcome,
+    version: Version,
+    samples: Samples,
+    scored: Scored,
+    *,
+    read_s: float,
+    score_s: float,
+    exact: Scored | None = None,
 ) -> Candidates:
     """The answer to a lease: scores, and what else the welcome asks for.
 
     Args:
         version: the stamp, as it was when the forward pass started.
         samples, scored: of the lease's positions, in their order.
+        exact: the same scores from a float32 forward pass, for an audit.
     """
     rows, inputs, targets = _payload(samples, scored, welcome)
+    dropped = scored.dropped if exact is None else scored.dropped | exact.dropped
     return Candidates(
         lease=lease.lease,
         version=version,
         num=scored.num,
-        dropped=pack_mask(scored.dropped.numpy()) if bool(scored.dropped.any()) else b"",
-        scores=tuple(as_array(torch.nan_to_num(scored.scores[name])) for name in welcome.scores),
+        dropped=pack_mask(dropped.numpy()) if bool(dropped.any()) else b"",
+        scores=_arrays(scored, welcome),
+        exact_scores=() if exact is None else _arrays(exact, welcome),
         loss_mean=_finite(scored.loss_mean),
         accuracy=_finite(scored.accuracy),
         tau=_finite(scored.tau),
@@ -49,6 +60,10 @@ def make_answer(
         inputs=inputs,
         targets=targets,
     )
+
+
+def _arrays(scored: Scored, welcome: Welcome) -> tuple[Array, ...]:
+    return tuple(as_array(torch.nan_to_num(scored.scores[name])) for name in welcome.scores)
 
 
 def _embedding(rows: Tensor | None, dropped: Tensor) -> Array | None:

@@ -1,10 +1,8 @@
 """The resident weights: a copy of the model in this scorer's precision, of exactly one weights version."""
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import ProtocolError
@@ -21,16 +19,14 @@ class Replica:
     Args:
         model: on `device` from now on; its initial weights are never used for scoring.
         head: the last linear layer; computes in float32 whatever the precision (bfloat16 ties the top two classes).
-        precision: "float32" is exact; "bf16" runs everything but the head in bfloat16 by autocast.
+        precision: see `common.scoring.score_candidates`; "float32" is exact.
     """
 
     def __init__(self, model: nn.Module, head: nn.Linear, device: torch.device, precision: str) -> None:
         self._model = model.to(device).eval().requires_grad_(False)
         self._head = head
         self._device = device
-        self._autocast = precision != "float32"
-        if self._autocast:
-            head.forward = lambda features: _linear_in_float32(head, features)  # type: ignore[method-assign,assignment]
+        self._precision = precision
         self._own = manifest_of(unwrap(model))
 
     def check_manifest(self, message: Weights) -> None:
@@ -47,20 +43,25 @@ class Replica:
         """Swap to a staged version, in place."""
         load_flat(self._model, Manifest(staged.manifest), torch.from_numpy(staged.flat))
 
-    def score(self, inputs: Tensor, targets: Tensor, names: Sequence[str], embeddings: bool = False) -> Scored:
-        """All scores of one chunk in one forward pass; `inputs` as the source prepared them, on any device."""
-        autocast = torch.autocast(self._device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
-        with autocast:
-            return score_candidates(
-                self._model,
-                self._head,
-                inputs.to(self._device),
-                targets.to(self._device),
-                names,
-                embeddings=embeddings,
-            )
+    def score(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        names: Sequence[str],
+        embeddings: bool = False,
+        precision: str | None = None,
+    ) -> Scored:
+        """All scores of one chunk in one forward pass; `inputs` as the source prepared them, on any device.
 
-
-def _linear_in_float32(head: nn.Linear, features: Tensor) -> Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        return F.linear(features.float(), head.weight, head.bias)
+        Args:
+            precision: another than the replica's own: float32, to judge that by.
+        """
+        return score_candidates(
+            self._model,
+            self._head,
+            inputs.to(self._device),
+            targets.to(self._device),
+            names,
+            precision=precision or self._precision,
+            embeddings=embeddings,
+        )

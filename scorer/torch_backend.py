@@ -59,4 +59,9 @@ class TorchBackend:
         inputs = self._source.prepare(samples.inputs)
         scored = self._replica.score(inputs, samples.targets, welcome.scores, welcome.embeddings)
         score_s = time.perf_counter() - read
-        return make_answer(lease, welcome, version, samples, scored, read_s=read - started, score_s=score_s)
+        exact = None
+        if lease.is_audit and self._options.precision != "float32":
+            exact = self._replica.score(inputs, samples.targets, welcome.scores, precision="float32")
+        return make_answer(
+            lease, welcome, version, samples, scored, read_s=read - started, score_s=score_s, exact=exact
+        )

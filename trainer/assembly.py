@@ -17,7 +17,7 @@ from common.order import Order
 from common.selection.compose import Composed
 from common.selection.method import Setting
 from common.selection.methods import load_method
-from trainer.irreducible import load_irreducible
+from trainer.irreducible_table import load_irreducible
 from trainer.leases import Pace, Wanted
 from trainer.ledger import Ledger
 from trainer.plan import Plan

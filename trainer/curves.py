@@ -1,6 +1,7 @@
 """Means between two log lines: of uniform candidates, which say how training goes, and of what was selected of them."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import numpy as np
 from trainer.batch import Batch
 
 NUM_SMALLEST = 10  # margins of a batch that the curve of arXiv:1911.06996 is the mean of
+NUM_RECENT = 20  # batches that a picture of what was selected shows
 
 
 @dataclass
@@ -49,15 +51,20 @@ class SelectedSamples:
 
     Args:
         is_noisy: marks ids whose label is known to be wrong; None where nobody knows.
+
+    Attributes:
+        recent: steps completed with, and ids of, the last of these batches.
     """
 
     def __init__(self, is_noisy: Callable[[np.ndarray], np.ndarray | None]) -> None:
         self._is_noisy = is_noisy
         self._means = Means()
+        self.recent: deque[tuple[int, np.ndarray]] = deque(maxlen=NUM_RECENT)
 
     def add(self, batch: Batch) -> None:
         if not batch.is_selected:
             return
+        self.recent.append((batch.step + 1, batch.ids))
         margins = batch.margins.numpy()  # numpy: on so few numbers a tenth of torch's time
         margins = margins[np.isfinite(margins)]
         if len(margins):

@@ -3,6 +3,7 @@
 from typing import cast
 
 import torch
+from torch import nn
 
 from common.config import TrainerOptions
 from common.data.augment import Augmentation
@@ -11,8 +12,9 @@ from common.data.source import Source
 from common.order import Order
 from trainer.assembly import Assembly
 from trainer.batch import Batch, Gatherer
+from trainer.curves import UniformCandidates
 from trainer.feeder import Feeder
-from trainer.fresh import FreshCandidates, FreshSourcing
+from trainer.fresh import FreshCandidates, FreshSelecting, FreshSourcing
 from trainer.link import ScorerLink
 from trainer.plan import Plan
 from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
@@ -38,6 +40,28 @@ def make_fresh_sourcing(options: TrainerOptions, gatherer: Gatherer, plan: Plan,
         chunk_size=options.resolved_chunk_size,
         draws_ahead=assembly.pace.chunks_per_step if kind == "pool" and needs_scores else 0,
         pace=assembly.pace if kind == "planned" and needs_scores else None,
+    )
+
+
+def make_fresh_selecting(
+    options: TrainerOptions,
+    assembly: Assembly,
+    sourcing: FreshSourcing,
+    gatherer: Gatherer,
+    model: nn.Module,
+    head: nn.Linear,
+    uniform: UniformCandidates,
+) -> FreshSelecting:
+    """Scores and selects on the training thread, in the options' precision."""
+    return FreshSelecting(
+        assembly,
+        sourcing,
+        gatherer,
+        model,
+        head,
+        uniform,
+        batch_size=options.batch_size,
+        precision=options.precision,
     )
 
 
@@ -69,6 +93,7 @@ def make_stale_feeder(
         is_awaited=lambda: feeder.is_awaited,
         is_stopping=is_stopping,
         on_finish=link.finish_selecting,
+        on_used=link.audits.choose,
     )
     feeder = Feeder(stale.prepare, 0, options.steps, wake=link.pool.wake)
     return cast(Feeder[Batch | FreshCandidates], feeder)

@@ -83,6 +83,7 @@ class Figures:
             "candidates_per_selected": self.candidates_per_selected,
             "staleness_mean": self.staleness_mean,
             "staleness_max": self.staleness_max,
+            "staleness_counts": dict(sorted(self.staleness_counts.items())),
             "fallbacks": self.fallbacks,
             "samples_reused": self.reused_samples,
             "short_batches": self.short_batches,

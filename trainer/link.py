@@ -20,6 +20,7 @@ from common.protocol import DEFAULT_LIMITS, Feedback
 from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import model_fingerprint
 from trainer.assembly import Assembly
+from trainer.audits import Audits
 from trainer.leases import LeaseBook, Wanted
 from trainer.plan import Plan
 from trainer.pool import Pool
@@ -38,6 +39,7 @@ class ScorerLink:
     Attributes:
         pool: scored chunks for the feeder.
         service: sessions and counters, run by the I/O thread.
+        audits: chunks that are scored twice.
         endpoint: where scorers connect.
     """
 
@@ -72,9 +74,19 @@ class ScorerLink:
         if assembly.histories is not None:
             order = Order(source.sample.num_samples, options.seed, "candidates")
             histories_of = histories_by_position(assembly.histories, order)
-        self.service = Service(terms, self.pool, self._publisher, histories_of)
+        self.audits = Audits(
+            options.log.audit_fraction if can_be_audited(options) else 0.0,
+            batch_size=options.batch_size,
+            generation=generation,
+            seed=options.seed,
+            score_name=next(iter(terms.scores), ""),
+            lowest_is_hard=terms.lowest_is_hard,
+            lease_s=terms.lease_s,
+        )
+        self.service = Service(terms, self.pool, self._publisher, histories_of, self.audits)
         self._io = IOThread("trainer-io", self.service, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
         self._opened_at = time.perf_counter()
+        self._pushed_step = -1
         self._closing = contextlib.ExitStack()
         self.endpoint = ""
 
@@ -96,12 +108,13 @@ class ScorerLink:
     def __exit__(self, *exc_info: object) -> None:
         self.pool.finish()
         self._closing.close()
+        self.audits.close()
 
     # -- training thread ----------------------------------------------------------------------------------------------
 
-    @property
-    def push_wanted(self) -> bool:
-        return self.service.push_wanted
+    def wants_push(self, completed: int) -> bool:
+        """Whether a scorer or an audit needs the weights of this moment, between two pushes."""
+        return self.service.push_wanted or self.audits.wants_push(completed, self._pushed_step)
 
     def must_wait(self, step: int) -> bool:
         """Whether nothing but a scored chunk can make this step's batch."""
@@ -121,6 +134,7 @@ class ScorerLink:
             step, wire=self.service.weights.wire, wait_s=self._options.service.silence_s if exact else 0.0
         )
         if slot is not None:
+            self._pushed_step = step
             self._io.post(lambda: self.service.announce(slot))
 
     def learn(self, ids: np.ndarray, losses: np.ndarray, histories: np.ndarray) -> None:
@@ -154,6 +168,7 @@ class ScorerLink:
             "leases": self.pool.account(),
             "refused": self.pool.refused(),
             "events": dict(traffic.events),
+            "audits": dict(self.audits.counts),
             "pushes": publisher.pushed,
             "pushes_skipped": publisher.skipped,
             "push_stall_s": publisher.stall_s,
@@ -161,6 +176,11 @@ class ScorerLink:
             "wire_bytes_out": traffic.bytes_out,
             "io_thread_fraction": self._io.busy_s / elapsed_s,
         }
+
+
+def can_be_audited(options: TrainerOptions) -> bool:
+    """Whether scores select the samples of the step that they are fetched for, by a forward pass of the model."""
+    return options.entry.kind != "planned" and options.entry.backend == "torch" and options.entry.needs_scorer
 
 
 def histories_by_position(histories: LossHistories, order: Order) -> HistoriesOf:

@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -18,8 +19,10 @@ from common.devices import pick_device, set_threads
 from common.errors import TrainingDiverged
 from common.models import build_model, load_state, unwrap
 from common.run import Run
+from trainer.agreement import AgreementLog
 from trainer.evaluate import Evaluation, evaluate
 from trainer.optimizers import build_optimizer, build_schedule
+from trainer.pictures import write_pictures
 from trainer.recalibrate import recalibrated, recalibration_inputs
 from trainer.step import BatchMeans, train_step
 from trainer.stream import SelectedBatches
@@ -49,6 +52,7 @@ def main(options: TrainerOptions) -> int:
         torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
         if batches.ledger is not None:
             batches.ledger.save(run.folder / "ledger.npz")
+        write_pictures(run.folder, batches, source, model)
         summary["words"] = closing_words(summary)
         log.info("%s Run folder: %s", summary["words"], run.folder)
     run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
@@ -62,13 +66,22 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
     optimizer = build_optimizer(options, model.parameters())
     schedule = build_schedule(optimizer, options, options.steps)
     means = BatchMeans(device)
+    agreement = AgreementLog(run.folder / "agreement.jsonl")
     accuracy_at = -1
     evaluation = None
 
+    def train_s() -> float:
+        return batches.tally.elapsed_s - run.timing.seconds.get("evaluate", 0.0)
+
+    def log_figures(figures: Mapping[str, Any]) -> None:
+        run.log({**figures, "train_s": round(train_s(), 3), **batches.tally.account().row()})
+
     def evaluate_now() -> Evaluation:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # what is still queued is training, and an evaluation waits in any case
         with run.timing("evaluate"):
             now = evaluate(_evaluated(model, source, options, device), source, device=device)
-        run.log({"accuracy/held_out": now.accuracy, "loss/held_out": now.loss})
+        log_figures({"accuracy/held_out": now.accuracy, "loss/held_out": now.loss})
         return now
 
     torch.manual_seed(options.seed)  # dropout and the like
@@ -88,8 +101,10 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
             losses = means.take()
             check_finite(losses, run.step)
             figures = {**losses, "lr": schedule.get_last_lr()[0], **batches.curves(), **run.timing.shares()}
-            run.log(figures)
+            log_figures(figures)
+            agreement.write(batches.tally.agreement)
             log.info("%s", log_line(run.step, options.steps, figures, evaluation))
+    agreement.write(batches.tally.agreement)
     if accuracy_at != run.step:
         evaluation = evaluate_now()
     assert evaluation is not None, "a run ends with an evaluation"
@@ -98,6 +113,7 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
         "loss": evaluation.loss,
         **batches.summary(),
         "wall_s": run.timing.wall_s,
+        "train_s": train_s(),
         **run.timing.shares(),
         "mode": options.mode,
         "method": options.method,

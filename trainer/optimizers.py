@@ -43,7 +43,7 @@ def build_schedule(optimizer: Optimizer, options: LearningOptions, steps: int | 
     | name | multiple while s steps are completed, of S |
     |---|---|
     | constant | 1 |
-    | step | gamma ^ (number of milestones <= s); milestones are counted in steps |
+    | step | gamma ^ (number of milestones <= s); milestones are steps, or shares of S |
     | linear | 1 - s / S |
     | cosine | (1 + cos(pi s / S)) / 2, after Loshchilov & Hutter 2017, arXiv:1608.03983 |
 
@@ -74,7 +74,8 @@ def clip_gradients(params: Iterable[nn.Parameter], clip_norm: float | None) -> T
 
 def _multiple(schedule: ScheduleOptions, steps: int) -> Callable[[int], float]:
     if schedule.name == "step":
-        return lambda step: schedule.gamma ** bisect_right(schedule.milestones, step)
+        milestones = schedule.resolved_milestones(steps)
+        return lambda step: schedule.gamma ** bisect_right(milestones, step)
     if schedule.name == "linear":
         return lambda step: 1 - min(step / steps, 1)
     if schedule.name == "cosine":

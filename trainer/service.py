@@ -30,7 +30,8 @@ from common.protocol import (
     encode,
 )
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
-from trainer.intake import scored_chunk
+from trainer.audits import Audits
+from trainer.candidates_desk import CandidatesDesk
 from trainer.pool import Pool
 from trainer.predictor_desk import PredictorDesk
 from trainer.publisher import Publisher, Slot
@@ -50,7 +51,7 @@ class Traffic:
 
     bytes_in: int = 0
     bytes_out: int = 0
-    candidates: int = 0
+    scored: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by backend, precision
     events: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
@@ -61,15 +62,21 @@ class Service:
         terms: see there.
         pool: receives scored chunks, issues leases.
         publisher: holds the weights versions.
-        histories_of: see `Sessions`.
+        histories_of, audits: see `Sessions`.
 
     Attributes:
         weights_port: told to scorers on tcp; 0 for ipc.
         push_wanted: a scorer joined that the newest version's dtype does not serve.
-        uniform: (number, mean loss, accuracy, tau) of each chunk that the model scored, for the training thread.
     """
 
-    def __init__(self, terms: Terms, pool: Pool, publisher: Publisher, histories_of: HistoriesOf | None = None) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        pool: Pool,
+        publisher: Publisher,
+        histories_of: HistoriesOf | None = None,
+        audits: Audits | None = None,
+    ) -> None:
         self._terms = terms
         self._pool = pool
         self._io: IOThread
@@ -78,12 +85,14 @@ class Service:
         self.weights_port = 0
         self.traffic = Traffic()
         self.push_wanted = False
-        self.uniform: collections.deque[tuple[int, float, float | None, float | None]] = collections.deque(maxlen=256)
-        self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, histories_of)
+        self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, histories_of, audits)
         self.weights = WeightsDesk(publisher, self.sessions, self._send, terms.wire)
         self.predictor = PredictorDesk(self.sessions, self._send)
+        self.candidates = CandidatesDesk(
+            terms, pool, self.sessions, self.weights.announced, self.traffic.scored, audits
+        )
         self._handlers: dict[type[Message], Callable[..., None]] = {
-            Candidates: self._on_candidates,
+            Candidates: lambda peer, message: self.candidates.receive(self.sessions.heard(peer), message),
             Heartbeat: self._on_heartbeat,
             Return: self._on_return,
             Goodbye: self._on_goodbye,
@@ -117,7 +126,7 @@ class Service:
         if now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_S
             for session in self.sessions:
-                version = self.weights.version_for(session.precision)
+                version = self.weights.version_for(session)
                 self._send(session.peer, Heartbeat(self._pool.num_arrived, version, (), self._pool.next_step))
         self.sessions.issue_leases()
 
@@ -181,12 +190,12 @@ class Service:
         if (mismatch := self._terms.mismatch(hello)) is not None:
             self._reject(peer, *mismatch)
             return
-        self.push_wanted |= self.weights.is_too_coarse_for(hello.precision)
+        self.push_wanted |= self.weights.is_too_coarse_for(hello)
         welcome = self._terms.welcome(
             secrets.randbits(63),
             wire=self.weights.wire,
             weights_port=self.weights_port,
-            version=self.weights.version_for(hello.precision),
+            version=self.weights.version_for(hello),
         )
         session = self.sessions.begin(peer, hello, welcome)
         self._send(peer, welcome)
@@ -216,25 +225,6 @@ class Service:
         session = self.sessions.heard(peer)
         self.traffic.events["errors from scorers"] += 1
         log.warning("scorer %s reports: %s", session.name, message.text)
-
-    def _on_candidates(self, peer: bytes, message: Candidates) -> None:
-        session = self.sessions.heard(peer)
-        lease = session.leases.pop(message.lease, None)
-        if lease is None or self._pool.lease(session.id, message.lease) is None:
-            self._pool.refuse("no such lease")  # late, duplicate, or of an earlier life
-            return
-        try:
-            chunk = scored_chunk(message, lease, session.welcome, self._terms, self.weights.announced)
-        except ProtocolError:
-            self._pool.expire([lease.lease])
-            raise
-        self.sessions.progressed(session, session.progress + 1)
-        session.resident = message.version
-        if self._pool.put(session.id, message.lease, chunk):
-            self.traffic.candidates += message.num
-            if message.loss_mean is not None and session.backend != "proxy":  # a proxy's loss is not the model's
-                self.uniform.append((message.num, message.loss_mean, message.accuracy, message.tau))
-        self.sessions.issue_leases()
 
     def _send(self, peer: bytes, message: Message, channel: Channel = CONTROL) -> Sent:
         """Send a message; a peer that is gone or does not read gives its leases back."""

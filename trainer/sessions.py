@@ -11,10 +11,11 @@ import zmq
 
 from common.protocol import Array, Hello, Lease, Message, Revoke, Version, Welcome, pack_mask
 from common.transport import CONTROL, Channel
+from trainer.audits import Audits
 from trainer.leases import Outstanding, Wanted
 from trainer.pool import Pool
 from trainer.publisher import Publisher
-from trainer.terms import Terms
+from trainer.terms import FOREIGN_BACKENDS, Terms
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Sessions:
         send: (peer, message, channel), False if the peer cannot be reached.
         events: counters of what happened, by name.
         histories_of: (start, stop, wanted) of a lease to (num, H) float32 past losses; None where nobody predicts any.
+        audits: leases chunks a second time; None where nothing is audited.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Sessions:
         send: Send,
         events: collections.Counter[str],
         histories_of: HistoriesOf | None = None,
+        audits: Audits | None = None,
     ) -> None:
         self._terms = terms
         self._pool = pool
@@ -69,6 +72,7 @@ class Sessions:
         self._send = send
         self._events = events
         self._histories_of = histories_of
+        self._audits = audits
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
 
     def __len__(self) -> int:
@@ -105,6 +109,7 @@ class Sessions:
             return
         lost = self._pool.held_by(session.id)
         self._pool.expire(lost)
+        self._lose_audits(session)
         self._publisher.release(session.id, dead=dead)
         self._events["scorers left"] += 1
         log.info("scorer %s left: %s; %d leases go to others", session.name, why, len(lost))
@@ -145,6 +150,7 @@ class Sessions:
         session.stuck = True
         held = self._pool.held_by(session.id)
         self._pool.expire(held)
+        self._lose_audits(session)
         session.leases.clear()
         self._events["scorers stuck"] += 1
         log.warning("scorer %s made no progress for %.0f s; its leases go to others", session.name, idle_s)
@@ -152,6 +158,7 @@ class Sessions:
 
     def issue_leases(self) -> None:
         """Give leases to whoever holds the fewest, until nobody may have more."""
+        self._issue_audits()
         credits = self._terms.leases_per_scorer * len(self)
         free = [session for session in self if not session.stuck]
         held = {session.id: len(self._pool.held_by(session.id)) for session in free}
@@ -167,6 +174,21 @@ class Sessions:
             session.leases[lease.lease] = lease
             if self._send(session.peer, lease, CONTROL) is False:
                 free.remove(session)
+
+    def _issue_audits(self) -> None:
+        announced = self._pool.announced
+        if self._audits is None or announced is None:
+            return
+        for session in self:
+            if session.stuck or session.backend in FOREIGN_BACKENDS:
+                continue
+            if (lease := self._audits.next_lease(session.id, announced.step)) is not None:
+                session.leases[lease.lease] = lease
+                self._send(session.peer, lease, CONTROL)
+
+    def _lose_audits(self, session: Session) -> None:
+        if self._audits is not None:
+            self._audits.lose(session.id)
 
     def _lease(self, issued: Outstanding) -> Lease:
         start, stop, wanted = issued.start, issued.stop, issued.wanted
@@ -185,7 +207,8 @@ class Sessions:
 
     @property
     def precisions(self) -> set[str]:
-        return {session.precision for session in self}
+        """Of the scorers that compute with the weights they fetch."""
+        return {session.precision for session in self if session.backend not in FOREIGN_BACKENDS}
 
     @property
     def num_resident(self) -> int:

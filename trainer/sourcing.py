@@ -1,6 +1,6 @@
 """Where a step's batch comes from: the plain order, the pool, or a fallback. Runs on the feeder thread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from common.errors import TrainingDiverged
 from trainer.batch import Batch, Gatherer, Origin
 from trainer.candidates import Picked
+from trainer.chunks import ScoredChunk
 from trainer.feeder import Stopped
 from trainer.plan import Plan
 from trainer.pool import Pool
@@ -95,6 +96,7 @@ class StaleSourcing:
         is_awaited: whether the training thread waits for this very batch.
         is_stopping: whether the run ends.
         on_finish: called once, when no further step selects.
+        on_used: told of the chunks whose scores select the samples of a step.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class StaleSourcing:
         is_awaited: Callable[[], bool],
         is_stopping: Callable[[], bool],
         on_finish: Callable[[], None],
+        on_used: Callable[[Sequence[ScoredChunk], int], None] = lambda chunks, step: None,
     ) -> None:
         self._plan = plan
         self._plain = plain
@@ -121,6 +124,7 @@ class StaleSourcing:
         self._is_awaited = is_awaited
         self._is_stopping = is_stopping
         self._on_finish = on_finish
+        self._on_used = on_used
         self._num_empty = 0  # candidate sets in a row without a finite score
         self._offered = 0  # candidates of this step so far
         pool.on_drop = selector.note_late
@@ -152,6 +156,7 @@ class StaleSourcing:
             picked = self._selector.pick(step)
             if picked is not None and len(picked):
                 self._num_empty = 0
+                self._on_used(chunks, step)
                 return picked
             self._count_empty(step)
             self._pool.advance(step)  # the next chunks are for this step still
@@ -165,6 +170,7 @@ class StaleSourcing:
             if chunk is None:
                 return None
             self._offered += self._selector.offer([chunk], step)
+            self._on_used([chunk], step)
             if any(bool(row.isfinite().any()) for row in chunk.scores.values()) or not chunk.scores:
                 self._num_empty = 0
             else:

@@ -25,16 +25,24 @@ from common.data.source import Source
 from common.errors import PeerTimeout
 from common.models import check_model, find_head
 from common.processes import local_scorers
+from trainer.accounting import count_cost
 from trainer.assembly import assemble
 from trainer.batch import Batch
-from trainer.curves import SelectedSamples, UniformCandidates
+from trainer.curves import UniformCandidates
 from trainer.feedback import Feedback
 from trainer.feeder import Stopped
-from trainer.feeding import make_fresh_feeder, make_fresh_sourcing, make_gatherer, make_stale_feeder
+from trainer.feeding import (
+    make_fresh_feeder,
+    make_fresh_selecting,
+    make_fresh_sourcing,
+    make_gatherer,
+    make_stale_feeder,
+)
 from trainer.figures import Figures
 from trainer.fresh import FreshSelecting
 from trainer.link import ScorerLink
 from trainer.plan import Plan
+from trainer.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -68,26 +76,21 @@ class SelectedBatches:
         self.options = options
         self.plan = Plan.of(options)
         self.completed = 0  # optimiser steps
-        self.figures = Figures()
-        self.uniform = UniformCandidates()
-        self.selected = SelectedSamples(source.is_noisy)
-        self.start_wait_s = 0.0
+        self._model, self._source = model, source
         head = find_head(model, options.head)
         check_model(model, source.sample, head, name=options.model)
         self._num_local_scorers = scorers if options.needs_scorers else 0
         self._link: ScorerLink | None = None
         self._fresh: FreshSelecting | None = None
-        self._first_step_at: float | None = None
-        self._last_step_at = 0.0
         self._batch: Batch | None = None
         self._stopped = False
         self._closing = contextlib.ExitStack()
 
         assembly = assemble(options, source, model, head, self.plan)
         self.ledger = assembly.ledger
-        self.selector = assembly.selector
         needs_losses = "loss" in options.entry.ledger
         self._feedback = Feedback(self.ledger, assembly.histories, needs_losses=needs_losses)
+        uniform = UniformCandidates()
         gatherer = make_gatherer(options, source, next(model.parameters()).device)
         if options.needs_scorers:
             started = generation if generation is not None else int(time.time())
@@ -95,11 +98,12 @@ class SelectedBatches:
             if assembly.histories is not None:
                 assembly.histories.learner = self._link.learn
             self._feeder = make_stale_feeder(options, gatherer, self.plan, assembly, self._link)
-            return
-        sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
-        self._feeder = make_fresh_feeder(options, sourcing)
-        self._fresh = FreshSelecting(
-            assembly, sourcing, gatherer, model, head, self.uniform, batch_size=options.batch_size
+        else:
+            sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
+            self._feeder = make_fresh_feeder(options, sourcing)
+            self._fresh = make_fresh_selecting(options, assembly, sourcing, gatherer, model, head, uniform)
+        self.tally = Tally(
+            options, source, assembly.selector, self._feeder, uniform, link=self._link, fresh=self._fresh
         )
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -119,8 +123,9 @@ class SelectedBatches:
         self._closing.close()
 
     def __iter__(self) -> Iterator[Batch]:
+        self.tally.cost = count_cost(self._model, self._source)  # here, while scorers start
         self._await_first_scores()
-        self._first_step_at = self._last_step_at = time.perf_counter()
+        self.tally.begin()
         while self.completed < self.options.steps and not self._stopped:
             try:
                 self._batch = self._next_batch()
@@ -146,14 +151,12 @@ class SelectedBatches:
         if self._batch is None:
             raise RuntimeError("SelectedBatches.step without a batch: it belongs inside the loop over batches")
         batch, self._batch = self._batch, None
-        self.figures.count(batch, selecting=self.plan.selects(batch.step), batch_size=self.options.batch_size)
-        self.selected.add(batch)
+        self.tally.count(batch)
         self._feedback.add(batch, losses)
         self.completed += 1
-        self._last_step_at = time.perf_counter()
         if self._link is None or self.completed >= self._link.stop_step:
             return
-        if self.completed % self.options.push_every == 0 or self._link.push_wanted:
+        if self.completed % self.options.push_every == 0 or self._link.wants_push(self.completed):
             self._link.push(self.completed)
 
     def _next_batch(self) -> Batch:
@@ -171,7 +174,7 @@ class SelectedBatches:
         if self._link is None or not self._link.must_wait(step):
             return
         announced = self._link.pool.announced
-        if announced is None or announced.step < step - self.options.max_staleness or self._link.push_wanted:
+        if announced is None or announced.step < step - self.options.max_staleness or self._link.wants_push(step):
             self._link.push(step)
         deadline_s = self.options.service.wait_deadline_s
         if waited_s > deadline_s:
@@ -194,13 +197,13 @@ class SelectedBatches:
             if time.perf_counter() - started > start_wait_s:
                 log.warning("no scorer after %.0f s; starting under --fallback %s", start_wait_s, self.options.fallback)
                 break
-            if link.push_wanted:
+            if link.wants_push(0):
                 link.push(self.completed)
             link.pool.wait(0.2)
-        self.start_wait_s = time.perf_counter() - started
+        self.tally.start_wait_s = time.perf_counter() - started
         if self._stopped:
             return
-        log.info("start after %.1f s with %d scorers", self.start_wait_s, link.num_scorers)
+        log.info("start after %.1f s with %d scorers", self.tally.start_wait_s, link.num_scorers)
 
     def stop(self) -> None:
         """End the iteration before the next batch, also while it waits. Any thread, also a signal handler."""
@@ -214,42 +217,19 @@ class SelectedBatches:
         return self._link.endpoint if self._link is not None else None
 
     @property
-    def samples_scored(self) -> int:
-        """Candidates scored for this run, used or not."""
-        here = self._fresh.num_scored if self._fresh is not None else 0
-        return here + (self._link.service.traffic.candidates if self._link is not None else 0)
+    def figures(self) -> Figures:
+        """Counts of steps and samples."""
+        return self.tally.figures
 
     @property
-    def waited_fraction(self) -> float:
-        """Share of the time since the first step in which the training thread stood still for a batch."""
-        if self._first_step_at is None:
-            return 0.0
-        until = max(self._last_step_at, self._feeder.waited_until)
-        return self._feeder.waited_s / max(until - self._first_step_at, 1e-9)
+    def samples_scored(self) -> int:
+        """Candidates scored for this run, used or not."""
+        return self.tally.account().num_scored
 
     def curves(self) -> dict[str, float]:
         """Figures for a log line, by curve; those over uniform candidates are means since the last call."""
-        if self._link is not None:
-            while self._link.service.uniform:
-                self.uniform.add(*self._link.service.uniform.popleft())
-        return {
-            **self.uniform.take(),
-            **self.selected.take(),
-            **{f"selection/{name}": value for name, value in self.selector.method.figures().items()},
-            **self.figures.curves(),
-            "time/waited_fraction": self.waited_fraction,
-            "scorers": self._link.num_scorers if self._link is not None else 0,
-        }
+        return self.tally.curves()
 
     def summary(self) -> dict[str, Any]:
         """Figures of the whole run, for summary.json."""
-        return {
-            **self.figures.summary(),
-            "samples_scored": self.samples_scored,
-            "candidates_offered": self.selector.num_offered,
-            "scores_remembered": self.selector.num_remembered,
-            "queue_expired": self.selector.queue.num_expired,
-            "waited_fraction": self.waited_fraction,
-            "start_wait_s": self.start_wait_s,
-            **(self._link.summary() if self._link is not None else {}),
-        }
+        return self.tally.summary()

@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
+from common.config.base import Options
 from common.config.data import AugmentOptions, DataOptions
 
 SMALL_MACHINE_CORES = 4
@@ -36,3 +38,13 @@ class SharedOptions(DataOptions):
         if self.threads is not None:
             return self.threads
         return 1 if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES else None
+
+
+class PrecisionOptions(Options):
+    """What every process is told that may have to score."""
+
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="precision of the forward passes that score candidates: the scorers', or with --mode fresh the "
+        "trainer's, which trains in float32",
+    )

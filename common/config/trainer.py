@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from common.config.base import ListenEndpoint
 from common.config.learning import LearningOptions
+from common.config.shared import PrecisionOptions
 from common.config.training import LogOptions, SelectionOptions, ServiceOptions
 from common.selection.registry import METHODS, Entry
 
@@ -40,7 +41,7 @@ Candidates = Annotated[int | Literal["auto"], BeforeValidator(_parse_candidates)
 Payload = Annotated[str, AfterValidator(_check_payload)]
 
 
-class TrainerOptions(LearningOptions):
+class TrainerOptions(PrecisionOptions, LearningOptions):
     """One training run."""
 
     init: Path | None = Field(default=None, description="file with the parameters to start from")

@@ -1,5 +1,6 @@
 """Nested groups of the trainer's options: what people change less often."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -26,18 +27,29 @@ class ScheduleOptions(Options):
         description="step: times gamma at each milestone; cosine and linear: down to 0 at the last step",
     )
     milestones: tuple[int, ...] = Field(default=(), description="steps at which step lowers the rate")
+    milestone_shares: tuple[float, ...] = Field(
+        default=(), description="the same as shares of all steps, for example 0.5 0.75"
+    )
     gamma: float = Field(default=0.1, gt=0, lt=1, description="factor at each milestone")
 
     @model_validator(mode="after")
     def _milestones_rise(self) -> "ScheduleOptions":
-        if self.name == "step" and not self.milestones:
-            raise ValueError("--schedule.name step needs --schedule.milestones, for example 1000 1500")
-        if any(milestone <= 0 for milestone in self.milestones) or sorted(set(self.milestones)) != list(
-            self.milestones
+        if self.name == "step" and bool(self.milestones) == bool(self.milestone_shares):
+            raise ValueError(
+                "--schedule.name step needs --schedule.milestones, for example 1000 1500, or "
+                f"--schedule.milestone-shares, for example 0.5 0.75; got {'both' if self.milestones else 'neither'}"
+            )
+        for name, values, most, words in (
+            ("milestones", self.milestones, math.inf, "be positive and rise"),
+            ("milestone-shares", self.milestone_shares, 1, "be in (0, 1) and rise"),
         ):
-            shown = " ".join(map(str, self.milestones))
-            raise ValueError(f"--schedule.milestones must be positive and rise, got {shown}")
+            if sorted(set(values)) != list(values) or not all(0 < value < most for value in values):
+                raise ValueError(f"--schedule.{name} must {words}, got {' '.join(map(str, values))}")
         return self
+
+    def resolved_milestones(self, steps: int) -> tuple[int, ...]:
+        """In steps of a run of `steps`; shares are rounded to the nearest step."""
+        return self.milestones or tuple(round(share * steps) for share in self.milestone_shares)
 
 
 class SelectionOptions(Options):
@@ -145,6 +157,9 @@ class LogOptions(Options):
     ledger: bool = Field(
         default=True, description="count per sample how often it was seen and selected, and write it to ledger.npz"
     )
+    gallery: bool = Field(
+        default=True, description="at the end, write the most and the least selected samples to gallery.npz"
+    )
     margins: bool = Field(
         default=True, description="have minimal margins computed beside any other score, for the curve of mean margins"
     )
@@ -152,6 +167,12 @@ class LogOptions(Options):
         default=0,
         ge=0,
         description="uniform samples on which BatchNorm statistics are estimated anew for each evaluation; 0: none",
+    )
+    audit_fraction: float = Field(
+        default=0.005,
+        ge=0,
+        le=1,
+        description="share of the chunks that scorers score again with newer weights, to see how far selections agree",
     )
     tensorboard: bool = Field(default=True, description="write TensorBoard curves")
     trace: bool = Field(

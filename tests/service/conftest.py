@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.preloaded import Preloaded
 from tests.service.processes import Processes
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    with Processes(tmp_path) as started:
+def processes(tmp_path: Path, preloaded: Preloaded) -> Iterator[Processes]:
+    with Processes(tmp_path, preloaded) as started:
         yield started

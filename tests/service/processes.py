@@ -4,14 +4,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from common.config import RunOptions, ScorerOptions, TrainerOptions, load_options, to_toml
 from common.processes import private_folder
+from tests.preloaded import Preloaded
 
 WITHIN_S = 60.0
 POLL_S = 0.02
@@ -33,13 +35,11 @@ def until(holds: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> An
 class Process:
     """One process with its output in a file, so that a failing test can show it."""
 
-    def __init__(self, name: str, command: list[str], folder: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], folder: Path, preloaded: Preloaded) -> None:
         self.name = name
         self.log = folder / f"{name}.out"
-        with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+        self.log.touch()  # what it says is looked for before it says anything
+        self._process = preloaded.start(arguments, folder, self.log)
 
     @property
     def output(self) -> str:
@@ -59,7 +59,7 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         assert self._process.poll() is None, f"{self.name} has ended already:\n{self.output}"
-        self._process.send_signal(number)
+        os.kill(self._process.pid, number)
 
     def code(self, within_s: float = WITHIN_S) -> int:
         """Waits for its end. The exit code, negative for a signal that killed it."""
@@ -79,14 +79,27 @@ class Process:
                 os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self._process.wait()
+        self._process.wait(WITHIN_S)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A trainer and its scorers."""
+
+    trainer: Process
+    scorers: list[Process]
+
+    def succeeds(self) -> None:
+        for process in (self.trainer, *self.scorers):
+            process.succeeds()
 
 
 class Processes:
     """Starts processes in a folder, whose modules they can import; leaving the context ends those that still run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, preloaded: Preloaded) -> None:
         self.folder = folder
+        self._preloaded = preloaded
         self._private = private_folder()
         self._all: list[Process] = []
 
@@ -114,12 +127,26 @@ class Processes:
         """A scorer without torch: starts in a fraction of a second."""
         return self.scorer(name, endpoint, "--backend", "synthetic", *flags)
 
+    def service(self, out: str, *flags: str) -> "Service":
+        """The processes that `marginstream run` starts for these flags, told what it tells them."""
+        options = load_options(RunOptions, [*QUICK, *flags])
+        endpoint = self.endpoint(out)
+        told: dict[str, TrainerOptions | ScorerOptions] = {}
+        told[f"trainer-{out}"] = options.for_trainer(listen=endpoint, out=Path(out))
+        told |= {f"scorer-{out}-{index}": options.for_scorer(connect=endpoint) for index in range(options.scorers)}
+        started = []
+        for name, own in told.items():
+            file = self.folder / f"{name}.toml"
+            file.write_text(to_toml(own.dump()))
+            started.append(self.start(name, "-m", name.partition("-")[0], "--config", str(file)))
+        return Service(started[0], started[1:])
+
     def run(self, out: str, *flags: str) -> Process:
-        """`marginstream run`."""
+        """`marginstream run`. Its own children are not preloaded: seconds to start, for what `service` cannot tell."""
         return self.start(f"run-{out}", "-c", CONSOLE, "run", "--out", out, *QUICK, *flags)
 
     def start(self, name: str, *arguments: str) -> Process:
-        process = Process(name, [sys.executable, *arguments], self.folder)
+        process = Process(name, list(arguments), self.folder, self._preloaded)
         self._all.append(process)
         return process
 
@@ -135,6 +162,10 @@ class Processes:
 
     def trace(self, out: str) -> list[dict[str, Any]]:
         return _lines(self.folder / out / "trace.jsonl")
+
+    def lines(self, out: str, name: str) -> list[dict[str, Any]]:
+        """The lines of any file of JSON lines in a run folder; [] before there is one."""
+        return _lines(self.folder / out / name)
 
     def reaches(self, out: str, step: int, within_s: float = WITHIN_S) -> None:
         """Waits until the run has completed `step` steps, by its metrics."""

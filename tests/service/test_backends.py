@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.order import Order
-from common.protocol import Error, Feedback, Goodbye, Lease, PredictorState, Reject, Revoke
+from common.protocol import Error, Feedback, Goodbye, Lease, PredictorState, Reject, Revoke, VersionHint
 from tests.service.peers import FINGERPRINT, HandMadeScorer, hello, until
 from tests.service.processes import Processes, assert_balanced
 from tests.service.test_service_protocol import TERMS, V0, Trainer, answer
@@ -95,7 +95,21 @@ def test_the_loss_of_a_proxy_is_not_taken_for_the_model_s() -> None:
         scorer.join(backend="proxy", fingerprint=PARTS)
         scorer.say(answer(scorer.hear(Lease), V0, loss_mean=0.5, accuracy=0.25))
         until(lambda: trainer.pool.num_arrived == 1)
-        assert list(trainer.service.uniform) == []
+        assert list(trainer.service.candidates.uniform) == []
+
+
+@pytest.mark.parametrize("backend", ["proxy", "synthetic"])
+def test_only_scorers_that_compute_with_the_weights_decide_their_precision_on_the_wire(backend: str) -> None:
+    with Trainer() as trainer:
+        trainer.scorer().join(precision="bf16")
+        rounded = trainer.push(1, wire=trainer.service.weights.wire)
+        other = trainer.scorer()
+        welcome = other.join(backend=backend, fingerprint=PARTS, precision="float32")
+        assert welcome.version == rounded, "it need not wait for an exact one"
+        assert not trainer.service.push_wanted
+        assert trainer.service.weights.wire == "bf16"
+        trainer.push(2, wire="bf16")
+        assert other.hear(VersionHint).version.step == 2
 
 
 # -- who learns -------------------------------------------------------------------------------------------------------
@@ -196,22 +210,27 @@ DIGITS = ("--data", "digits", "--fallback", "wait")
 
 
 def test_biased_importance_trains_on_losses_that_a_scorer_predicts(processes: Processes) -> None:
-    processes.run("out", *DIGITS, "--method", "biased-importance", "--model", "small", "--steps", "300").succeeds()
+    flags = ("--method", "biased-importance", "--model", "small", "--steps", "300")
+    service = processes.service("out", *DIGITS, *flags)
+    service.succeeds()
     summary = processes.summary("out")
     assert summary["accuracy"] >= 0.9
     assert summary["events"]["feedback sent"] == 300
     assert summary["steps_by_origin"] == {"plain": 45, "stale": 255}
+    assert summary["scored_elsewhere"] == {"predictor": summary["samples_scored"]}
     assert summary["staleness_max"] <= 64
-    assert "predictor: 200 updates" in (processes.folder / "out" / "scorer-0.log").read_text()
+    assert "predictor: 200 updates" in service.scorers[0].output
     assert_balanced(summary)
 
 
 def test_a_small_proxy_scores_for_a_larger_model(processes: Processes) -> None:
     flags = ("--method", "mms", "--model", "resnet8", "--backend", "proxy", "--proxy-model", "small")
-    processes.run("out", *DIGITS, *flags, "--steps", "40", "--max-staleness", "16").succeeds()
+    processes.service("out", *DIGITS, *flags, "--steps", "40", "--max-staleness", "16").succeeds()
     summary = processes.summary("out")
     assert summary["steps_by_origin"] == {"plain": 6, "stale": 34}
     assert 0 < summary["staleness_max"] <= 16
+    assert summary["scored_elsewhere"] == {"proxy": summary["samples_scored"]}  # and costs the model nothing
+    assert summary["flops"]["scoring"] == {}
     assert_balanced(summary)
 
 

@@ -11,6 +11,7 @@ from common.data.sources import open_source
 from common.devices import set_threads
 from common.models import build_model
 from common.selection.registry import METHODS
+from tests.service.processes import Processes
 from trainer.evaluate import evaluate
 from trainer.optimizers import build_optimizer, build_schedule
 from trainer.step import train_step
@@ -40,7 +41,7 @@ class Trained:
 
 
 def train(method: str, mode: str, *, steps: int, **more: Any) -> Trained:
-    """A run of the model `small` in a loop of one's own."""
+    """A run of the model `small` in a loop of one's own; a stale one waits for a scorer at its `listen`."""
     settings = {"data": "digits", "model": "small", "device": "cpu", "threads": 1, **more}
     options = TrainerOptions.model_validate({"mode": mode, "method": method, "steps": steps, **settings})
     source = open_source(options)
@@ -49,7 +50,7 @@ def train(method: str, mode: str, *, steps: int, **more: Any) -> Trained:
     schedule = build_schedule(optimizer, options, options.steps)
     model.train()
     counts = []
-    with SelectedBatches(options, source, model, scorers=int(mode == "stale")) as batches:
+    with SelectedBatches(options, source, model) as batches:
         for batch in batches:
             batches.step(train_step(model, optimizer, schedule, batch, options).losses)
             seen = batches.ledger.seen if batches.ledger is not None else None
@@ -57,6 +58,13 @@ def train(method: str, mode: str, *, steps: int, **more: Any) -> Trained:
         summary = batches.summary()
     accuracy = evaluate(model, source, device=torch.device("cpu")).accuracy
     return Trained(accuracy, summary["steps_by_origin"], summary["staleness_max"], counts, summary.get("leases", {}))
+
+
+def with_scorer(processes: Processes) -> dict[str, str]:
+    """Options of a run for which a scorer process was started."""
+    endpoint = processes.endpoint()
+    processes.scorer("scorer", endpoint, "--data", "digits")
+    return {"listen": endpoint, "fallback": "wait"}
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +80,8 @@ def test_each_method_trains_in_fresh_mode(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", STALE)
-def test_each_kind_of_method_trains_on_what_a_scorer_process_scored(method: str) -> None:
-    run = train(method, "stale", steps=150, fallback="wait")
+def test_each_kind_of_method_trains_on_what_a_scorer_process_scored(method: str, processes: Processes) -> None:
+    run = train(method, "stale", steps=150, **with_scorer(processes))
     assert run.accuracy >= ACCURACY
     assert run.origins == {"plain": 23, "stale": 127}
     assert run.staleness_max <= 64
@@ -82,8 +90,8 @@ def test_each_kind_of_method_trains_on_what_a_scorer_process_scored(method: str)
 
 
 @pytest.mark.parametrize("mode", ["fresh", "stale"])
-def test_with_a_max_age_of_three_a_third_of_the_visits_needs_a_forward_pass(mode: str) -> None:
-    run = train("stale-selective-backprop", mode, steps=300, fallback="wait")
+def test_with_a_max_age_of_three_a_third_of_the_visits_needs_a_forward_pass(mode: str, processes: Processes) -> None:
+    run = train("stale-selective-backprop", mode, steps=300, **(with_scorer(processes) if mode == "stale" else {}))
     num_samples = 1437
     assert run.counts[-1][0] > 8 * num_samples, "several epochs"
     assert abs(run.forward_share(2 * num_samples) - 1 / 3) < 0.02

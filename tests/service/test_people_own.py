@@ -77,7 +77,7 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("in_own_folder")
 def test_token_ids_train_an_own_model_in_stale_mode(processes: Processes) -> None:
     own = ("--data", "own_tokens:open_sequences", "--model", "own_tokens:Reader")
-    processes.run("out", *own, "--steps", "300", "--candidates", "64", "--lr", "0.05").succeeds()
+    processes.service("out", *own, "--steps", "300", "--candidates", "64", "--lr", "0.05").succeeds()
     summary = processes.summary("out")
     assert summary["accuracy"] > 0.95
     assert summary["samples_scored"] > 0
@@ -88,7 +88,9 @@ def test_token_ids_train_an_own_model_in_stale_mode(processes: Processes) -> Non
 def test_an_own_loss_is_what_method_loss_selects_by(processes: Processes) -> None:
     """At a learning rate of nearly 0, with one epoch as a step's candidates, every step selects the same losses."""
     own = ["--data", "own_counts:open_counts", "--model", "own_counts:Counter", "--method", "loss", "--lr", "1e-12"]
-    processes.run("out", *own, "--candidates", "512", "--steps", "40", "--fallback", "wait", "--log.trace").succeeds()
+    processes.service(
+        "out", *own, "--candidates", "512", "--steps", "40", "--fallback", "wait", "--log.trace"
+    ).succeeds()
     options = load_options(TrainerOptions, own)
     source = open_source(options)
     model = build_model(options.model, source.sample, seed=options.seed)

@@ -41,7 +41,7 @@ def own_module(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("own_module")
 @pytest.mark.parametrize("transfer", ["reference", "payload"])
 def test_a_stale_run_selects_exactly_the_samples_of_the_smallest_margin(transfer: str, processes: Processes) -> None:
-    processes.run("out", *FLAGS, "--fallback", "wait", "--transfer", transfer).succeeds()
+    processes.service("out", *FLAGS, "--fallback", "wait", "--transfer", transfer).succeeds()
     trace = processes.trace("out")
     selected = [sorted(line["ids"]) for line in trace if line["origin"] == "stale"]
     assert len(selected) == 85
@@ -55,7 +55,7 @@ def test_a_stale_run_selects_exactly_the_samples_of_the_smallest_margin(transfer
 def test_the_scores_are_the_scorers_and_not_the_trainers(processes: Processes) -> None:
     """With a scorer that sends seeded numbers for scores, those numbers decide: about one in eight is hard."""
     synthetic = ("--backend", "synthetic", "--synthetic-backend.chunk-s", "0")
-    processes.run("out", *FLAGS, "--fallback", "wait", *synthetic).succeeds()
+    processes.service("out", *FLAGS, "--fallback", "wait", *synthetic).succeeds()
     selected = [line["ids"] for line in processes.trace("out") if line["origin"] == "stale"]
     share = sum(sample % EVERY == 0 for ids in selected for sample in ids) / sum(map(len, selected))
     assert 0.5 / EVERY < share < 2 / EVERY

@@ -50,6 +50,12 @@ def test_a_stepped_rate_falls_once_the_milestone_s_steps_are_completed():
     )
 
 
+def test_milestones_as_shares_follow_the_number_of_steps():
+    shares = {"name": "step", "milestone_shares": (0.5, 0.75), "gamma": 0.1}
+    assert rates(4, **shares) == pytest.approx([0.5, 0.5, 0.05, 0.005, 0.005])
+    assert rates(8, **shares) == pytest.approx([0.5] * 4 + [0.05] * 2 + [0.005] * 3)
+
+
 def test_milestones_past_the_end_are_warned_of(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         rates(4, name="step", milestones=(2, 4))

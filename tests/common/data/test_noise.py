@@ -1,20 +1,20 @@
 """Label noise: the share that was asked for, other classes only, the same in every process, and known by id."""
 
 import dataclasses
-import subprocess
-import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from common.config import AugmentOptions, DataOptions, SyntheticOptions
+from common.config import AugmentOptions, DataOptions, SyntheticOptions, TrainerOptions
 from common.data.fingerprint import data_fingerprint
 from common.data.noise import UniformNoise, with_label_noise
 from common.data.source import AbsentSplit, Source, TensorSplit
 from common.data.sources import open_source
 from common.errors import ConfigError, DataError
+from tests.common.data.elsewhere import NOISE, SEED_OF_THE_RUN
 
 NUM = 40_000
 
@@ -71,15 +71,10 @@ def test_shares_at_the_ends_of_the_range_work(share: float) -> None:
     assert UniformNoise(share, 2).is_noisy(np.arange(1000)).mean() == round(share)
 
 
-def test_another_process_makes_the_same_noise_whatever_the_seed_of_the_run() -> None:
-    script = (
-        "import torch\nfrom common.config import TrainerOptions\nfrom common.data.sources import open_source\n"
-        "source = open_source(TrainerOptions(data='digits', label_noise=0.2, seed=7))\n"
-        "print(source.targets(torch.arange(1437)).tolist())"
-    )
-    theirs = subprocess.check_output([sys.executable, "-W", "error", "-c", script], text=True, timeout=60)
-    ours = open_source(DataOptions(data="digits", label_noise=0.2))
-    assert theirs.strip() == str(labels(ours).tolist())
+def test_another_process_makes_the_same_noise_whatever_the_seed_of_the_run(elsewhere: dict[str, Any]) -> None:
+    assert TrainerOptions().seed != SEED_OF_THE_RUN
+    ours = open_source(DataOptions(data="digits", label_noise=NOISE))
+    assert elsewhere["noisy labels"] == labels(ours).tolist()
     assert labels(ours).tolist() != labels(open_source(DataOptions(data="digits"))).tolist()
 
 

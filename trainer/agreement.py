@@ -1,0 +1,71 @@
+"""What audits found: how far two scorings of the same candidates agree, one by one and on average."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.run_folder import to_json
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two scorings of one chunk agree.
+
+    Attributes:
+        step: that trained on the chunk.
+        kind: "staleness", with older against newer weights; "precision", low precision against float32, same weights.
+        precision: of the scorer that scored again.
+        staleness: steps between the two versions; 0 for kind "precision".
+        overlap: of the selected, in [0, 1]; rank_correlation: Spearman's, in [-1, 1], NaN where undefined.
+        num_candidates: compared; num_selected: of them, by either.
+    """
+
+    step: int
+    kind: str
+    precision: str
+    staleness: int
+    overlap: float
+    rank_correlation: float
+    num_candidates: int
+    num_selected: int
+
+
+def mean_agreement(results: Iterable[Agreement]) -> list[dict[str, Any]]:
+    """Means by kind, precision and staleness, in that order: for a summary."""
+    groups: dict[tuple[str, str, int], list[Agreement]] = {}
+    for result in results:
+        groups.setdefault((result.kind, result.precision, result.staleness), []).append(result)
+    return [
+        {
+            "kind": kind,
+            "precision": precision,
+            "staleness": staleness,
+            "overlap": _mean([result.overlap for result in group]),
+            "rank_correlation": _mean([result.rank_correlation for result in group]),
+            "num": len(group),
+        }
+        for (kind, precision, staleness), group in sorted(groups.items())
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else None
+
+
+class AgreementLog:
+    """Appends one JSON line for each audit to a file, which is made with the first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._num_written = 0
+
+    def write(self, results: Sequence[Agreement]) -> None:
+        """Those of all results so far that are not in the file yet."""
+        if len(results) == self._num_written:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(to_json(asdict(result)) + "\n" for result in results[self._num_written :])
+        self._num_written = len(results)

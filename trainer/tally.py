@@ -1,0 +1,122 @@
+"""What a run did so far, put together from those who count it: for log lines, curves, metrics and the summary."""
+
+import time
+from typing import Any
+
+from common.config import TrainerOptions
+from common.data.source import Source
+from trainer.accounting import Account, Cost
+from trainer.agreement import Agreement, mean_agreement
+from trainer.batch import Batch
+from trainer.curves import SelectedSamples, UniformCandidates
+from trainer.feeder import Feeder
+from trainer.figures import Figures
+from trainer.fresh import FreshSelecting
+from trainer.link import ScorerLink
+from trainer.plan import Plan
+from trainer.selector import Selector
+
+
+class Tally:
+    """Owned by the training thread.
+
+    Args:
+        uniform: filled by `fresh` as it scores; from the link's service by `curves`.
+        link, fresh: whoever has candidates scored; None where the mode has no such thing.
+
+    Attributes:
+        cost: of one sample; unknown until it is counted.
+        start_wait_s: seconds that scorers were waited for before step 1.
+    """
+
+    def __init__(
+        self,
+        options: TrainerOptions,
+        source: Source,
+        selector: Selector,
+        feeder: Feeder[Any],
+        uniform: UniformCandidates,
+        *,
+        link: ScorerLink | None,
+        fresh: FreshSelecting | None,
+    ) -> None:
+        self._options = options
+        self._selector = selector
+        self._feeder = feeder
+        self._uniform = uniform
+        self._link = link
+        self._fresh = fresh
+        self._plan = Plan.of(options)
+        self._first_step_at: float | None = None
+        self._last_step_at = 0.0
+        self.figures = Figures()
+        self.selected = SelectedSamples(source.is_noisy)
+        self.cost = Cost()
+        self.start_wait_s = 0.0
+
+    def begin(self) -> None:
+        """The first step begins."""
+        self._first_step_at = self._last_step_at = time.perf_counter()
+
+    def count(self, batch: Batch) -> None:
+        """A batch was trained."""
+        selecting = self._plan.selects(batch.step)
+        self.figures.count(batch, selecting=selecting, batch_size=self._options.batch_size)
+        self.selected.add(batch)
+        self._last_step_at = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first step began; 0 before."""
+        return 0.0 if self._first_step_at is None else time.perf_counter() - self._first_step_at
+
+    @property
+    def waited_fraction(self) -> float:
+        """Share of the time since the first step in which the training thread stood still for a batch."""
+        if self._first_step_at is None:
+            return 0.0
+        until = max(self._last_step_at, self._feeder.waited_until)
+        return self._feeder.waited_s / max(until - self._first_step_at, 1e-9)
+
+    def account(self) -> Account:
+        """What was trained and scored, and what it cost."""
+        scored: dict[tuple[str, str], int] = {}
+        if self._fresh is not None:
+            scored = {("torch", self._options.precision): self._fresh.num_scored}
+        elif self._link is not None:
+            scored = dict(self._link.service.traffic.scored)
+        audited = self._link.audits.num_forward if self._link is not None else 0
+        return Account(self.cost, self.figures.samples_trained, scored, audited)
+
+    @property
+    def agreement(self) -> list[Agreement]:
+        """What audits found."""
+        return [] if self._link is None else self._link.audits.results
+
+    def curves(self) -> dict[str, float]:
+        """Figures for a log line, by curve; those over uniform candidates are means since the last call."""
+        if self._link is not None:
+            while self._link.service.candidates.uniform:
+                self._uniform.add(*self._link.service.candidates.uniform.popleft())
+        return {
+            **self._uniform.take(),
+            **self.selected.take(),
+            **{f"selection/{name}": value for name, value in self._selector.method.figures().items()},
+            **self.figures.curves(),
+            "time/waited_fraction": self.waited_fraction,
+            "scorers": self._link.num_scorers if self._link is not None else 0,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the whole run, for summary.json."""
+        return {
+            **self.figures.summary(),
+            **self.account().summary(),
+            "candidates_offered": self._selector.num_offered,
+            "scores_remembered": self._selector.num_remembered,
+            "queue_expired": self._selector.queue.num_expired,
+            "waited_fraction": self.waited_fraction,
+            "start_wait_s": self.start_wait_s,
+            "agreement": mean_agreement(self.agreement),
+            **(self._link.summary() if self._link is not None else {}),
+        }
