@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test format lint types unit slow bench clean
+.PHONY: run compare test format lint types unit slow bench clean
 
 run: $(READY)
 	$(BIN)/marginstream run --config deploy/configs/digits.toml $(ARGS)
+
+compare: $(READY)
+	$(BIN)/marginstream compare --config deploy/configs/compare-digits.toml $(ARGS)
 
 test: lint types unit
 

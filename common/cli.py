@@ -1,4 +1,4 @@
-"""The console command: `marginstream run | trainer | scorer | irreducible`, and what each does around its work."""
+"""The console command: `marginstream run | compare | trainer | …`, and what each does around its work."""
 
 import difflib
 import os
@@ -12,6 +12,8 @@ INTERRUPTED = 130
 
 _COMMANDS = {
     "run": "scorers and trainer on this machine, until the run is complete",
+    "compare": "the same training with samples selected in several ways, several times, and a report of it",
+    "report": "a page about runs that have ended",
     "trainer": "one trainer; scorers connect to it",
     "scorer": "one scorer for a trainer that runs elsewhere",
     "irreducible": "the table of irreducible losses that --method rho-loss needs, from a model of the held-out data",
@@ -59,6 +61,10 @@ def _dispatch(words: Sequence[str]) -> int:
         return 0
     if command == "run":
         return _run(words[1:])
+    if command == "compare":
+        return _compare(words[1:])
+    if command == "report":
+        return _report(words[1:])
     if command in _MODULES:
         # A process of its own, the same as everywhere else: this one becomes it.
         os.execv(sys.executable, [sys.executable, "-m", _MODULES[command], *words[1:]])
@@ -75,3 +81,27 @@ def _run(argv: Sequence[str]) -> int:
     from common.experiment import launch
 
     return launch.main(options)
+
+
+def _compare(argv: Sequence[str]) -> int:
+    from common.config.compare import CompareFlags
+    from common.config.loading import load_options
+
+    options = load_options(CompareFlags, argv)
+    from common.experiment.compare import command
+
+    return command.main(options, argv)
+
+
+def _report(argv: Sequence[str]) -> int:
+    from common.config.loading import load_options
+    from common.config.report import ReportOptions
+
+    options = load_options(ReportOptions, argv, prog="marginstream report")
+    from common.experiment.report import command
+
+    return command.main(options, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

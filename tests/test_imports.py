@@ -110,7 +110,10 @@ def test_only_the_experiment_starts_scorer_and_trainer() -> None:
     assert [name for name in importers if not within(name, "common.experiment", "common.cli")] == []
 
 
-@pytest.mark.parametrize("module", ["common.cli", "common.cli run", "trainer.__main__", "scorer.__main__"])
+@pytest.mark.parametrize(
+    "module",
+    ["common.cli", "common.cli run", "common.cli compare", "common.cli report", "trainer.__main__", "scorer.__main__"],
+)
 def test_help_answers_within_a_second_and_without_torch(module: str) -> None:
     name, *words = module.split()
     code = (

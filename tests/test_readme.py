@@ -9,10 +9,20 @@ from pathlib import Path
 import pytest
 
 from common.config import IrreducibleOptions, RunOptions, ScorerOptions, TrainerOptions, load_options
+from common.config.compare import CompareFlags
+from common.config.report import ReportOptions
+from common.experiment.compare.arms import read_arms
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-KINDS = {"run": RunOptions, "trainer": TrainerOptions, "scorer": ScorerOptions, "irreducible": IrreducibleOptions}
+KINDS = {
+    "run": RunOptions,
+    "trainer": TrainerOptions,
+    "scorer": ScorerOptions,
+    "irreducible": IrreducibleOptions,
+    "compare": CompareFlags,
+    "report": ReportOptions,
+}
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^marginstream .*$", "\n".join(SHELL_BLOCKS), flags=re.MULTILINE)
 CONFIGS = sorted((ROOT / "deploy" / "configs").rglob("*.toml"))
@@ -30,9 +40,15 @@ def test_the_readme_has_command_lines():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-@pytest.mark.parametrize("kind", [RunOptions, TrainerOptions])
+@pytest.mark.parametrize("kind", [RunOptions, TrainerOptions, CompareFlags])
 def test_every_shipped_configuration_loads(path, kind):
     load_options(kind, ["--config", str(path)])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_has_arms_that_can_be_compared(path):
+    options = load_options(CompareFlags, ["--config", str(path)])
+    assert len(read_arms(options.arms, options.given)) >= 3
 
 
 def test_the_program_of_the_readme_trains(tmp_path):

@@ -74,6 +74,7 @@ def parse_flags(
 def _twin(kind: type[Options]) -> Any:
     """A typed dictionary with the same keys, where every value is a list of words, so that absent means not given."""
     aliases: Mapping[str, tuple[str, ...]] = getattr(kind, "flag_aliases", {})
+    positional: frozenset[str] = getattr(kind, "positional", frozenset())
     fields: dict[str, Any] = {}
     for name in sorted(kind.model_fields, key=lambda name: name not in COMMAND_FIELDS):
         field = kind.model_fields[name]
@@ -81,6 +82,9 @@ def _twin(kind: type[Options]) -> Any:
         text = field.description
         if group:
             fields[name] = Annotated[_twin(group), tyro.conf.arg(help=text)]
+        elif name in positional:
+            shown = tyro.conf.arg(help=text, metavar=f"{name.upper().removesuffix('S')} ...", help_behavior_hint="")
+            fields[name] = tyro.conf.Positional[Annotated[tuple[str, ...], shown]]
         elif field.annotation is bool:
             hint = "(default: on)" if field.default else "(default: off)"
             fields[name] = Annotated[bool, tyro.conf.arg(help=text, help_behavior_hint=hint)]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from common.config.base import COMMAND_FIELDS, Options
+from common.config.compare import CompareFlags
 from common.config.explain import explain
 from common.config.flags import group_of, nearest, option_keys, parse_flags
 from common.config.run import RunOptions
@@ -16,7 +17,12 @@ from common.config.scorer import ScorerOptions
 from common.config.trainer import TrainerOptions
 from common.errors import ConfigError
 
-COMMANDS: dict[str, type[Options]] = {"run": RunOptions, "trainer": TrainerOptions, "scorer": ScorerOptions}
+COMMANDS: dict[str, type[Options]] = {
+    "run": RunOptions,
+    "trainer": TrainerOptions,
+    "scorer": ScorerOptions,
+    "compare": CompareFlags,
+}
 
 Kind = TypeVar("Kind", bound=Options)
 
@@ -25,7 +31,7 @@ def load_options(kind: type[Kind], argv: Sequence[str] | None = None, *, prog: s
     """The options of one command.
 
     Args:
-        kind: RunOptions, TrainerOptions or ScorerOptions.
+        kind: RunOptions, TrainerOptions, ScorerOptions or CompareFlags.
         argv: flags; those of this process by default.
         prog: name of the command in messages.
 

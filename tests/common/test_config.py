@@ -186,7 +186,9 @@ def test_a_flag_for_mode_or_method_wins_over_the_other_one_in_a_file(tmp_path: P
         ("--optim.nesterov --optim.momentum 0", "--optim.nesterov needs"),
         ("--optim.nesterov --optimizer adam", "--optim.nesterov needs"),
         ("--schedule.name step", "--schedule.name step needs --schedule.milestones"),
+        ("--schedule.name step --schedule.milestones 5 --schedule.milestone-shares 0.5", "0.5 0.75; got both"),
         ("--schedule.milestones 9 5", "--schedule.milestones must be positive and rise, got 9 5"),
+        ("--schedule.milestone-shares 0.5 1", "--schedule.milestone-shares must be in (0, 1) and rise, got 0.5 1.0"),
         ("--selection.warmup-fraction 0.6 --selection.anneal-fraction 0.6", "must add up to at most 1, got 1.2"),
         ("--transfer payload --payload best:2", "sends 10 of 320 candidates, fewer than --batch-size (32); raise K"),
         ("--transfer payload --payload best:65", "must have K of at most --chunk-size (64), got 65"),
@@ -291,6 +293,7 @@ def test_run_hands_each_process_its_options(tmp_path: Path) -> None:
     trainer = run.for_trainer(listen=ENDPOINT, out=tmp_path, device="cuda:0")
     assert type(trainer) is TrainerOptions
     assert (trainer.steps, trainer.listen, trainer.out, trainer.device) == (5, ENDPOINT, tmp_path, "cuda:0")
+    assert trainer.precision == "bf16"
     scorer = run.for_scorer(connect=ENDPOINT)
     assert (scorer.precision, scorer.augment.flip, scorer.threads) == ("bf16", True, 3)
     assert load_options(ScorerOptions, ["--config", write(tmp_path, to_toml(scorer.dump()))]).dump() == scorer.dump()

@@ -234,3 +234,14 @@ def test_a_data_parallel_wrapper_is_seen_through(token_batch):
     wrapped = nn.DataParallel(model, device_ids=[])
     scored = score_candidates(wrapped, model.head, inputs, targets, ["loss"])
     assert torch.equal(scored.scores["loss"], per_sample_loss(model, model(inputs), targets).detach())
+
+
+def test_scores_of_low_precision_are_near_and_leave_the_model_computing_as_before(model, batch):
+    inputs, targets = batch
+    before = model.eval()(inputs[:1])
+    exact = score_candidates(model, model.head, inputs, targets, ["mms"]).scores["mms"]
+    low = score_candidates(model, model.head, inputs, targets, ["mms"], precision="bf16").scores["mms"]
+    assert not torch.equal(low, exact)
+    torch.testing.assert_close(low, exact, rtol=0.1, atol=0.05)
+    assert "forward" not in model.head.__dict__
+    assert torch.equal(model(inputs[:1]), before)
