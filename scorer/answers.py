@@ -40,7 +40,7 @@ def make_answer(
         samples, scored: of the lease's positions, in their order.
         exact: the same scores from a float32 forward pass, for an audit.
     """
-    rows, inputs, targets = _payload(samples, scored, welcome)
+    rows, inputs, targets = (None, None, None) if lease.is_audit else _payload(samples, scored, welcome)
     dropped = scored.dropped if exact is None else scored.dropped | exact.dropped
     return Candidates(
         lease=lease.lease,
@@ -52,8 +52,8 @@ def make_answer(
         loss_mean=_finite(scored.loss_mean),
         accuracy=_finite(scored.accuracy),
         tau=_finite(scored.tau),
-        errors=_embedding(scored.errors, scored.dropped),
-        features=_embedding(scored.features, scored.dropped),
+        errors=_embedding(None if lease.is_audit else scored.errors, scored.dropped),
+        features=_embedding(None if lease.is_audit else scored.features, scored.dropped),
         read_s=read_s,
         score_s=score_s,
         rows=rows,

@@ -72,8 +72,7 @@ class Inbox:
             state, self._state = self._state, None
             return state
         resident = self.resident
-        servable = [lease for lease in self.leases.values() if resident and lease.oldest_step <= resident.step]
-        # Audits first: they want weights of one step, and newer ones come soon.
-        lease = min(servable, key=lambda one: not one.is_audit, default=None)
+        servable = (lease for lease in self.leases.values() if resident and lease.oldest_step <= resident.step)
+        lease = next(servable, None)
         self._has_learned = bool(self._feedback) and (lease is None or not self._has_learned)
         return self._feedback.popleft() if self._has_learned else lease

@@ -18,7 +18,8 @@ class Agreement:
         kind: "staleness", with older against newer weights; "precision", low precision against float32, same weights.
         precision: of the scorer that scored again.
         staleness: steps between the two versions; 0 for kind "precision".
-        overlap: of the selected, in [0, 1]; rank_correlation: Spearman's, in [-1, 1], NaN where undefined.
+        overlap: of the selected, in [0, 1]; NaN for a method that does not take the hardest of its candidates.
+        rank_correlation: Spearman's, in [-1, 1]; NaN where undefined.
         num_candidates: compared; num_selected: of them, by either.
     """
 

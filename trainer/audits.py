@@ -1,17 +1,19 @@
-"""Audits: a small share of the chunks that were trained on is scored a second time, with the weights of that step.
+"""Audits: a small share of the chunks that were trained on is scored a second time, with newer weights.
 
-    feeder:   chosen ──► waiting ──► I/O thread: leased to a scorer that has weights of its step ──► compared
-                            │                        └ lost with the session: abandoned
-                            └ training thread pushes its weights if none as new are announced
+    feeder: chosen ──► waiting for weights as new as its step ──► I/O thread: leased to a scorer ──► compared
+                                                                       └ lost with it, or late: abandoned
 
-So the trainer pays one snapshot, and the scorers the forward pass. A scorer may have fetched newer weights by then: the
-two versions are compared as what they are. Nothing waits for an audit; one that does not come off is counted.
+The weights are those of a regular push: one for the audit would be used for other chunks too, and a run that is audited
+would select by fresher scores than one that is not. So a staleness here is the difference between two pushed versions.
+Scorers pay a forward pass, the trainer nothing. Nothing waits for an audit; one that does not come off is counted.
 """
 
 import collections
+import math
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from common.selection.agreement import rank_correlation, selected_overlap
 from trainer.agreement import Agreement
 from trainer.chunks import ScoredChunk
 
-MAX_WAITING = 8
+MAX_WAITING = 64
 FIRST_LEASE = 1 << 62  # numbers that no lease of the order reaches
 
 
@@ -32,7 +34,7 @@ class Audit:
     """A chunk that was used.
 
     Attributes:
-        chunk: with the scores by which it was used.
+        chunk: with the scores by which it was used, without its samples.
         step: that trained on it.
         num_selected: how many of its candidates are selected, on average.
     """
@@ -42,8 +44,17 @@ class Audit:
     num_selected: int
 
 
+@dataclass(frozen=True)
+class _Held:
+    """An audit out at a session since `issued_at`, by time.monotonic. Of the I/O thread alone."""
+
+    session: int
+    audit: Audit
+    issued_at: float
+
+
 class Audits:
-    """Thread-safe: chosen by the feeder, pushed for by the training thread, leased and compared by the I/O thread.
+    """Thread-safe: chosen by the feeder, leased and compared by the I/O thread.
 
     Args:
         fraction: of the chunks, in [0, 1].
@@ -51,6 +62,7 @@ class Audits:
         generation: of the run, for leases.
         seed: keys which chunks.
         score_name, lowest_is_hard: the score that selects, and its hard end.
+        selects_best: whether the hardest are selected, b of B; else there is no overlap of the selected to speak of.
         lease_s: deadline of a lease.
     """
 
@@ -63,6 +75,7 @@ class Audits:
         seed: int,
         score_name: str,
         lowest_is_hard: bool,
+        selects_best: bool,
         lease_s: float,
     ) -> None:
         self._threshold = fraction
@@ -71,10 +84,11 @@ class Audits:
         self._seed = seed
         self._score_name = score_name
         self._lowest_is_hard = lowest_is_hard
+        self._selects_best = selects_best
         self._lease_s = lease_s
         self._lock = threading.Lock()
         self._waiting: collections.deque[Audit] = collections.deque()
-        self._out: dict[int, tuple[int, Audit]] = {}  # lease to session and audit
+        self._out: dict[int, _Held] = {}  # by lease
         self._results: list[Agreement] = []
         self._last_lease = FIRST_LEASE
         self.counts = {"asked": 0, "answered": 0, "abandoned": 0, "candidates": 0}
@@ -90,7 +104,8 @@ class Audits:
                 continue
             num_selected = max(1, round(len(chunk) * self._batch_size / num_candidates))
             with self._lock:
-                self._waiting.append(Audit(chunk, step, num_selected))
+                own = replace(chunk, payload=None, errors=None, features=None)  # they keep received frames alive
+                self._waiting.append(Audit(own, step, num_selected))
                 self.counts["asked"] += 1
                 while len(self._waiting) > MAX_WAITING:
                     self._waiting.popleft()
@@ -103,11 +118,6 @@ class Audits:
         return draw < self._threshold
 
     # -- training thread ----------------------------------------------------------------------------------------------
-
-    def wants_push(self, completed: int, announced_step: int) -> bool:
-        """Whether an audit of a step that begins now, or began, waits for newer weights than those announced."""
-        with self._lock:
-            return any(announced_step < audit.step <= completed for audit in self._waiting)
 
     @property
     def results(self) -> list[Agreement]:
@@ -122,11 +132,11 @@ class Audits:
         with self._lock:
             if not self._waiting or announced_step < self._waiting[0].step:
                 return None
-            if any(holder == session for holder, _ in self._out.values()):
+            if any(held.session == session for held in self._out.values()):
                 return None
             audit = self._waiting.popleft()
             self._last_lease += 1
-            self._out[self._last_lease] = session, audit
+            self._out[self._last_lease] = _Held(session, audit, time.monotonic())
             chunk = audit.chunk
             return Lease(
                 lease=self._last_lease,
@@ -140,12 +150,18 @@ class Audits:
             )
 
     def lose(self, session: int) -> None:
-        """A session ended or is stuck: what it held is not scored again."""
+        """A session ended, is stuck or gave its audit back: what it held is not scored again."""
+        self._abandon([lease for lease, held in self._out.items() if held.session == session])
+
+    def expire(self, now: float) -> None:
+        """Give up what was not answered by its deadline; `now` by time.monotonic."""
+        self._abandon([lease for lease, held in self._out.items() if now - held.issued_at > self._lease_s])
+
+    def _abandon(self, leases: Sequence[int]) -> None:
         with self._lock:
-            held = [lease for lease, (holder, _) in self._out.items() if holder == session]
-            for lease in held:
+            for lease in leases:
                 del self._out[lease]
-            self.counts["abandoned"] += len(held)
+            self.counts["abandoned"] += len(leases)
 
     def compare(
         self, lease: int, again: ScoredChunk, exact: Sequence[np.ndarray], score_names: Sequence[str], precision: str
@@ -160,7 +176,7 @@ class Audits:
             held = self._out.pop(lease, None)
         if held is None:
             return
-        audit = held[1]
+        audit = held.audit
         old, new = audit.chunk.scores[self._score_name], again.scores[self._score_name]
         age = again.version.step - audit.chunk.version.step
         results = [self._agreement(audit, "staleness", precision, age, old, new)]
@@ -184,7 +200,9 @@ class Audits:
             kind=kind,
             precision=precision,
             staleness=staleness,
-            overlap=selected_overlap(first, second, num, lowest_is_hard=self._lowest_is_hard),
+            overlap=selected_overlap(first, second, num, lowest_is_hard=self._lowest_is_hard)
+            if self._selects_best
+            else math.nan,
             rank_correlation=rank_correlation(first, second),
             num_candidates=int((first.isfinite() & second.isfinite()).sum()),
             num_selected=num,

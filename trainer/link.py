@@ -81,12 +81,12 @@ class ScorerLink:
             seed=options.seed,
             score_name=next(iter(terms.scores), ""),
             lowest_is_hard=terms.lowest_is_hard,
+            selects_best=options.entry.ranks and options.selection.temperature is None,
             lease_s=terms.lease_s,
         )
         self.service = Service(terms, self.pool, self._publisher, histories_of, self.audits)
         self._io = IOThread("trainer-io", self.service, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
         self._opened_at = time.perf_counter()
-        self._pushed_step = -1
         self._closing = contextlib.ExitStack()
         self.endpoint = ""
 
@@ -112,9 +112,9 @@ class ScorerLink:
 
     # -- training thread ----------------------------------------------------------------------------------------------
 
-    def wants_push(self, completed: int) -> bool:
-        """Whether a scorer or an audit needs the weights of this moment, between two pushes."""
-        return self.service.push_wanted or self.audits.wants_push(completed, self._pushed_step)
+    @property
+    def push_wanted(self) -> bool:
+        return self.service.push_wanted
 
     def must_wait(self, step: int) -> bool:
         """Whether nothing but a scored chunk can make this step's batch."""
@@ -134,7 +134,6 @@ class ScorerLink:
             step, wire=self.service.weights.wire, wait_s=self._options.service.silence_s if exact else 0.0
         )
         if slot is not None:
-            self._pushed_step = step
             self._io.post(lambda: self.service.announce(slot))
 
     def learn(self, ids: np.ndarray, losses: np.ndarray, histories: np.ndarray) -> None:

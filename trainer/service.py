@@ -214,7 +214,7 @@ class Service:
 
     def _on_return(self, peer: bytes, message: Return) -> None:
         session = self.sessions.heard(peer)
-        self._pool.expire([lease for lease in message.leases if self._pool.lease(session.id, lease) is not None])
+        self.sessions.give_back(session, message.leases)
         self.sessions.issue_leases()
 
     def _on_goodbye(self, peer: bytes, message: Goodbye) -> None:

@@ -3,7 +3,7 @@
 import collections
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -125,6 +125,13 @@ class Sessions:
             session.progress_at = time.monotonic()
             session.stuck = False
 
+    def give_back(self, session: Session, leases: Sequence[int]) -> None:
+        """It will not answer these: the chunks go to others, an audit to nobody."""
+        returned = [session.leases.pop(lease) for lease in leases if lease in session.leases]
+        self._pool.expire([one.lease for one in returned if self._pool.lease(session.id, one.lease) is not None])
+        if any(one.is_audit for one in returned):
+            self._lose_audits(session)
+
     def strike(self, peer: bytes) -> None:
         """A session that keeps sending nonsense ends."""
         session = self._by_peer.get(peer)
@@ -135,6 +142,8 @@ class Sessions:
 
     def judge(self, now: float) -> None:
         """Silence is death; no progress while holding leases is stuck. Both give the leases back."""
+        if self._audits is not None:
+            self._audits.expire(now)
         for session in self:
             if now - session.heard_at > self._terms.silence_s:
                 self.end(session, f"silent for {now - session.heard_at:.0f} s", dead=True)

@@ -156,7 +156,7 @@ class SelectedBatches:
         self.completed += 1
         if self._link is None or self.completed >= self._link.stop_step:
             return
-        if self.completed % self.options.push_every == 0 or self._link.wants_push(self.completed):
+        if self.completed % self.options.push_every == 0 or self._link.push_wanted:
             self._link.push(self.completed)
 
     def _next_batch(self) -> Batch:
@@ -174,7 +174,7 @@ class SelectedBatches:
         if self._link is None or not self._link.must_wait(step):
             return
         announced = self._link.pool.announced
-        if announced is None or announced.step < step - self.options.max_staleness or self._link.wants_push(step):
+        if announced is None or announced.step < step - self.options.max_staleness or self._link.push_wanted:
             self._link.push(step)
         deadline_s = self.options.service.wait_deadline_s
         if waited_s > deadline_s:
@@ -197,7 +197,7 @@ class SelectedBatches:
             if time.perf_counter() - started > start_wait_s:
                 log.warning("no scorer after %.0f s; starting under --fallback %s", start_wait_s, self.options.fallback)
                 break
-            if link.wants_push(0):
+            if link.push_wanted:
                 link.push(self.completed)
             link.pool.wait(0.2)
         self.tally.start_wait_s = time.perf_counter() - started

@@ -180,29 +180,30 @@ class Candidates(Wire, frozen=True):
             wrong = int(np.count_nonzero(kept & ~np.isfinite(scores.as_numpy())))
             if wrong:
                 raise ProtocolError(f"{wrong} scores {name} are not finite and not listed as dropped")
-        self._check_embeddings(welcome, kept)
-        self._check_payload(welcome, kept)
+        self._check_embeddings(welcome.embeddings and not lease.is_audit, kept)
+        self._check_payload(welcome.transfer == "payload" and not lease.is_audit, welcome.best_k, kept)
 
-    def _check_embeddings(self, welcome: Welcome, kept: np.ndarray) -> None:
-        if (self.errors is not None) != welcome.embeddings:
-            wanted = "wanted" if welcome.embeddings else "not wanted"
+    def _check_embeddings(self, are_wanted: bool, kept: np.ndarray) -> None:
+        if (self.errors is not None) != are_wanted:
+            wanted = "wanted" if are_wanted else "not wanted"
             raise ProtocolError(f"embeddings are {wanted}, got {'none' if self.errors is None else 'some'}")
         for name, array in (("errors", self.errors), ("features", self.features)):
             if array is not None and (wrong := int((kept & ~np.isfinite(array.as_numpy()).all(axis=1)).sum())):
                 raise ProtocolError(f"{wrong} rows of {name} are not finite and not listed as dropped")
 
-    def _check_payload(self, welcome: Welcome, kept: np.ndarray) -> None:
-        if (self.inputs is not None) != (welcome.transfer == "payload"):
-            raise ProtocolError(f"transfer is {welcome.transfer}, got {'no' if self.inputs is None else 'a'} payload")
+    def _check_payload(self, is_wanted: bool, best_k: int | None, kept: np.ndarray) -> None:
+        if (self.inputs is not None) != is_wanted:
+            wanted = "wanted" if is_wanted else "not wanted"
+            raise ProtocolError(f"a payload is {wanted}, got {'none' if self.inputs is None else 'one'}")
         if self.inputs is None:
             return
-        if (self.rows is not None) != (welcome.best_k is not None):
-            raise ProtocolError(f"best_k is {welcome.best_k}, got {'no' if self.rows is None else 'some'} rows")
-        if self.rows is None or welcome.best_k is None:
+        if (self.rows is not None) != (best_k is not None):
+            raise ProtocolError(f"best_k is {best_k}, got {'no' if self.rows is None else 'some'} rows")
+        if self.rows is None or best_k is None:
             return
         rows = self.rows.as_numpy()
-        if len(rows) > welcome.best_k or len(np.unique(rows)) != len(rows):
-            raise ProtocolError(f"rows must be at most {welcome.best_k} different ones, got {len(rows)}")
+        if len(rows) > best_k or len(np.unique(rows)) != len(rows):
+            raise ProtocolError(f"rows must be at most {best_k} different ones, got {len(rows)}")
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num or not kept[rows].all()):
             raise ProtocolError(f"rows must be in [0, {self.num}) and not dropped")
 

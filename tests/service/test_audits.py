@@ -32,6 +32,16 @@ def test_in_lockstep_the_same_weights_select_the_same_samples_again(processes: P
     assert summary["samples_scored"] == 128 * 54  # audits are counted apart
 
 
+def test_audits_cause_no_push_so_that_they_do_not_change_what_they_measure(processes: Processes) -> None:
+    pushing = ("--push-every", "32", "--candidates", "128", "--chunk-size", "128", "--steps", "120")
+    processes.service("audited", *pushing, "--log.audit-fraction", "1").succeeds()
+    summary = processes.summary("audited")
+    assert summary["audits"]["answered"] > 0
+    assert summary["pushes"] + summary["pushes_skipped"] == 4  # at the steps 0, 32, 64 and 96
+    ages = {line["staleness"] for line in processes.lines("audited", "agreement.jsonl")}
+    assert ages <= {0, 32, 64, 96}
+
+
 @pytest.mark.parametrize(("precision", "has_exact"), [("float32", False), ("bf16", True)])
 def test_a_scorer_of_low_precision_answers_an_audit_with_float32_scores_too(precision: str, has_exact: bool) -> None:
     own = make_backend(options("torch", precision=precision))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from common.protocol import Lease
 from tests.trainer.chunks import GENERATION, scored
 from trainer.agreement import Agreement, AgreementLog, mean_agreement
 from trainer.audits import FIRST_LEASE, MAX_WAITING, Audits
+from trainer.chunks import Payload
 
 NUM = 8  # candidates of a chunk
 
 
-def audits(fraction: float = 1.0, *, lowest_is_hard: bool = True) -> Audits:
+def audits(fraction: float = 1.0, *, lowest_is_hard: bool = True, selects_best: bool = True) -> Audits:
     return Audits(
         fraction,
         batch_size=NUM // 2,
@@ -25,6 +27,7 @@ def audits(fraction: float = 1.0, *, lowest_is_hard: bool = True) -> Audits:
         seed=3,
         score_name="mms",
         lowest_is_hard=lowest_is_hard,
+        selects_best=selects_best,
         lease_s=60.0,
     )
 
@@ -53,17 +56,39 @@ def test_the_fraction_that_was_asked_for_is_chosen_by_position_alone() -> None:
     assert none.counts["asked"] == 0
 
 
-def test_an_audit_waits_for_weights_of_its_step_and_asks_for_a_push() -> None:
+def test_an_audit_waits_for_weights_as_new_as_its_step() -> None:
     own = audits()
     own.choose([scored(0, NUM, step=3)], step=7)
     assert own.next_lease(1, 6) is None
-    assert not own.wants_push(completed=6, announced_step=3)  # step 7 has not begun: its weights do not exist
-    assert own.wants_push(completed=7, announced_step=3)
-    assert not own.wants_push(completed=8, announced_step=7)
-    lease = leased(own, announced=7)
+    lease = leased(own, announced=8)
     assert (lease.start, lease.stop, lease.oldest_step, lease.is_audit) == (0, NUM, 7, True)
     assert lease.lease > FIRST_LEASE
-    assert not own.wants_push(completed=9, announced_step=3)
+
+
+def test_an_audit_keeps_no_samples_alive() -> None:
+    own = audits()
+    payload = Payload(torch.arange(NUM), torch.zeros(NUM, 3), torch.zeros(NUM))
+    own.choose([scored(0, NUM, payload=payload)], step=0)
+    assert own._waiting[0].chunk.payload is None
+
+
+def test_an_audit_that_is_not_answered_in_time_is_given_up_and_frees_its_session() -> None:
+    own = audits()
+    own.choose([scored(0, NUM), scored(NUM, NUM)], step=0)
+    leased(own, session=1)
+    own.expire(time.monotonic() + 59.0)
+    assert own.next_lease(1, 0) is None
+    own.expire(time.monotonic() + 61.0)
+    assert own.counts["abandoned"] == 1
+    assert leased(own, session=1).start == NUM
+
+
+def test_where_the_best_are_not_taken_there_is_no_overlap_of_the_selected() -> None:
+    own = audits(selects_best=False)
+    own.choose([scored(0, NUM)], step=0)
+    own.compare(leased(own).lease, scored(0, NUM), (), ("mms",), "float32")
+    assert math.isnan(own.results[0].overlap)
+    assert own.results[0].rank_correlation == 1.0
 
 
 def test_a_session_has_one_audit_at_a_time() -> None:
@@ -134,7 +159,8 @@ def test_what_is_lost_with_its_session_or_never_leased_is_counted() -> None:
     own.compare(lease.lease, scored(lease.start, NUM), (), ("mms",), "float32")  # late
     assert own.results == []
     own.close()
-    assert own.counts == {"asked": 10, "answered": 0, "abandoned": 10, "candidates": 0}
+    num = MAX_WAITING + 2
+    assert own.counts == {"asked": num, "answered": 0, "abandoned": num, "candidates": 0}
 
 
 def agreement(staleness: int, overlap: float, rank_correlation: float, kind: str = "staleness") -> Agreement:
