@@ -30,7 +30,7 @@ class Mailbox:
     def wake(self) -> None:
         if not self._awake:  # a lost race costs one superfluous byte, never a lost wake-up: the flag falls first
             self._awake = True
-            with contextlib.suppress(ValueError):  # closed
+            with contextlib.suppress(ValueError, BrokenPipeError):  # closed
                 self._in.write(b"\0")  # or not, where the pipe is full of wake-ups already
 
     def run(self, *, woken: bool) -> None:
@@ -42,5 +42,5 @@ class Mailbox:
             self._tasks.popleft()()
 
     def close(self) -> None:
-        self._out.close()
         self._in.close()
+        self._out.close()

@@ -172,7 +172,7 @@ class LogOptions(Options):
         default=0.005,
         ge=0,
         le=1,
-        description="share of the chunks that scorers score again with newer weights, to see how far selections agree",
+        description="share of the chunks that scorers score again with weights pushed since, to see how far both agree",
     )
     tensorboard: bool = Field(default=True, description="write TensorBoard curves")
     trace: bool = Field(

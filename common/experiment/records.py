@@ -13,6 +13,7 @@ from common.errors import ConfigError
 from common.run_folder import ENVIRONMENT, METRICS, OPTIONS, SUMMARY
 
 AGREEMENT = "agreement.jsonl"
+PILOTS = "pilots"  # folder of a comparison with runs that only measured what a step takes
 
 
 @dataclass(frozen=True)

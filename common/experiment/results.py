@@ -57,7 +57,7 @@ class Figures(Record, Generic[Value]):
     loss: Value | None = Field(default=None, description="held-out loss at the end")
     steps: Value | None = Field(default=None, description="optimiser steps")
     samples_trained: Value | None = Field(
-        default=None, description="samples that were back-propagated, repeats counted"
+        default=None, description="samples that were back-propagated; drawn twice in one batch, one counts once"
     )
     samples_scored: Value | None = Field(
         default=None, description="candidates that went through a scoring forward pass"
@@ -183,7 +183,9 @@ class Results(Record):
     shared: dict[str, Any] = Field(description="options that all arms have in common, by dotted key")
     targets: tuple[float, ...] = Field(default=(), description="held-out accuracies that the arms were to reach")
     budget: Budget | None = Field(default=None, description="null where the runs were not made for this comparison")
-    side_by_side: bool = Field(default=False, description="whether runs ran at the same time")
+    side_by_side: bool = Field(
+        default=False, description="whether runs shared a device at the same time, so that their seconds mean nothing"
+    )
     arms: list[ArmResult] = Field(description="in the order given")
     notes: list[str] = Field(default=[], description="what to know when reading the figures, in sentences")
     verdict: list[str] = Field(default=[], description="what the figures say, in sentences")

@@ -1,5 +1,6 @@
 """Run folders to results: what each run counted, what the seeds of an arm share, what it is to plain training."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,16 @@ from common.experiment.results import (
     FIGURES,
     ArmResult,
     Budget,
-    Number,
     Ratio,
     Results,
     RunResult,
     Spread,
 )
 
+# Options, or groups of them, of how a model is trained, whatever selects the samples.
+TRAINING = frozenset(
+    {"model", "head", "init", "steps", "batch_size", "optimizer", "lr", "optim", "schedule", "augment", "label_noise"}
+)
 OF_ONE_RUN = frozenset({"seed", "out", "listen", "device", "scorer_device", "config", "dry_run"})
 FULL_PRECISION = "float32"
 
@@ -109,7 +113,7 @@ def run_result(run: RunRecord | FailedRun, root: Path, *, timed: bool = True) ->
         "samples_trained": summary.get("samples_trained"),
         "samples_scored": summary.get("samples_scored") if scores else 0,
         "flops_training": flops.get("training"),
-        "flops_scoring": sum(scoring.values()) if flops else None,
+        "flops_scoring": total(scoring.values()) if flops else None,
         "flops_scoring_low_precision": _without(scoring, FULL_PRECISION) if flops else None,
         "flops_audit": flops.get("audit"),
         "wall_s": summary.get("wall_s") if timed else None,
@@ -197,7 +201,10 @@ def _compared(
 
 
 def plain_for(arm: ArmResult, arms: Iterable[ArmResult]) -> ArmResult | None:
-    """The fastest plain arm on at most as many cores of the same kind; where no time was taken, the one on the most."""
+    """The fastest plain arm on at most as many cores of the same kind; where no time was taken, the one on the most.
+
+    One that trains as the arm does, with its steps, batch size, learning rate and the like, goes before all others.
+    """
     fitting = [
         other
         for other in arms
@@ -206,11 +213,16 @@ def plain_for(arm: ArmResult, arms: Iterable[ArmResult]) -> ArmResult | None:
     if arm.mode == "uniform" or not fitting:
         return None
 
-    def slowness(other: ArmResult) -> tuple[float, int]:
+    def slowness(other: ArmResult) -> tuple[bool, float, int]:
         seconds = other.train_s or other.wall_s
-        return (seconds.mean if seconds is not None else float("inf"), -other.cores)
+        return (not _trains_alike(arm, other), seconds.mean if seconds is not None else math.inf, -other.cores)
 
     return min(fitting, key=slowness)
+
+
+def _trains_alike(arm: ArmResult, other: ArmResult) -> bool:
+    keys = [key for key in {**arm.options, **other.options} if key.partition(".")[0] in TRAINING]
+    return all(arm.options.get(key) == other.options.get(key) for key in keys)
 
 
 def _ratio(arm: ArmResult, plain: ArmResult) -> Ratio | None:
@@ -242,8 +254,14 @@ def _over(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
-def _without(counts: Mapping[str, Number], left_out: str) -> Number:
-    return sum(value for name, value in counts.items() if name != left_out)
+def total(values: Iterable[float | None]) -> float | None:
+    """The sum; None if one of them is unknown."""
+    known = list(values)
+    return None if None in known else math.fsum(value for value in known if value is not None)
+
+
+def _without(counts: Mapping[str, float | None], left_out: str) -> float | None:
+    return total(value for name, value in counts.items() if name != left_out)
 
 
 def _is_shared(key: str, value: Any, flat: Mapping[str, Mapping[str, Any]]) -> bool:

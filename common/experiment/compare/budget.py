@@ -1,13 +1,13 @@
 """Budgets in seconds or floating-point operations: how many steps of an arm they pay for, as a pilot run measures."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from common.config.compare import CompareOptions
 from common.errors import ConfigError
 from common.experiment.compare.arms import Arm
 from common.experiment.records import RunRecord
 from common.experiment.results import Budget
+from common.experiment.summarise import total
 
 
 def budget_of(options: CompareOptions, steps: int) -> Budget:
@@ -19,13 +19,14 @@ def budget_of(options: CompareOptions, steps: int) -> Budget:
     return Budget(kind="steps", amount=steps)
 
 
-def check_budget(budget: Budget, arms: list[Arm], given: Mapping[str, Any]) -> None:
-    """Raise ConfigError for options that contradict a budget in seconds or flops: steps, and milestones in steps."""
+def check_budget(budget: Budget, arms: Sequence[Arm]) -> None:
+    """Raise ConfigError for options of an arm that contradict a budget in seconds or flops.
+
+    Steps of the shared options do not count: files of options have them for runs without such a budget.
+    """
     if budget.kind == "steps":
         return
     flag = "--budget-s" if budget.kind == "seconds" else "--budget-flops"
-    if "steps" in given:
-        raise ConfigError(f"{flag} contradicts --steps {given['steps']}: it decides how many steps an arm gets")
     for arm in arms:
         if "steps" in arm.own:
             raise ConfigError(f"arm {arm.name}: {flag} decides how many steps an arm gets; leave out steps")
@@ -63,4 +64,5 @@ def flops_per_step(record: RunRecord) -> float | None:
     flops, steps = record.summary.get("flops"), record.summary.get("steps")
     if not flops or not steps or flops.get("training") is None:
         return None
-    return float((flops["training"] + sum((flops.get("scoring") or {}).values())) / steps)
+    spent = total((flops["training"], *(flops.get("scoring") or {}).values()))
+    return None if spent is None else spent / steps

@@ -114,8 +114,10 @@ def plan(options: CompareOptions, words: Sequence[str]) -> Comparison:
         notes += added
     if options.shares_device:
         notes.append("Runs shared a device: no seconds are reported.")
-    budget = budget_of(options, first.steps)
-    check_budget(budget, arms, given)
+    budget = budget_of(options, given.get("steps", type(first).model_fields["steps"].default))
+    check_budget(budget, arms)
+    if budget.kind != "steps" and "steps" in given:
+        notes.append(f"The budget decides how many steps an arm gets: steps = {given['steps']} does not count.")
     command = shlex.join(["marginstream", "compare", *words])
     if options.out is None:
         command += f" --out {shlex.quote(short(root))}"
@@ -143,7 +145,7 @@ def _afford(comparison: Comparison, stop: StopSignals) -> tuple[list[Arm], dict[
     if comparison.budget.kind == "steps":
         return list(comparison.arms), {}
     options = comparison.options
-    pilots = [pilot_of(arm, options.seeds[0], comparison.root, options.pilot_steps) for arm in comparison.arms]
+    pilots = [pilot_of(arm, comparison.root, options.pilot_steps) for arm in comparison.arms]
     errors = _runner(comparison, stop, lambda runner: runner.run(f"pilots of {comparison.title}", pilots))
     arms: list[Arm] = []
     failed: dict[Path, str] = {}
@@ -162,22 +164,17 @@ def _afford(comparison: Comparison, stop: StopSignals) -> tuple[list[Arm], dict[
 def _run(comparison: Comparison, arms: Sequence[Arm], stop: StopSignals, errors: Mapping[Path, str]) -> dict[Path, str]:
     """Runs all trials but those that have failed already. Errors by folder."""
     trials = [trial for trial in comparison.trials(arms) if trial.folder not in errors]
-    return _runner(
-        comparison,
-        stop,
-        lambda runner: runner.run(comparison.title, trials, tell=lambda: _keep(comparison, arms)),
-    )
+
+    def keep(failed: Mapping[Path, str]) -> None:
+        sum_up(comparison, arms, {**errors, **failed})  # for whoever looks in meanwhile
+
+    return _runner(comparison, stop, lambda runner: runner.run(comparison.title, trials, tell=keep))
 
 
 def _runner(comparison: Comparison, stop: StopSignals, body: Callable[[Runner], dict[Path, str]]) -> dict[Path, str]:
     options = comparison.options
     with make_board_display(sys.stdout) as display:
         return body(Runner(stop, display, side_by_side=options.side_by_side, devices=options.devices))
-
-
-def _keep(comparison: Comparison, arms: Sequence[Arm]) -> None:
-    """Writes what is known so far, for whoever looks in meanwhile."""
-    sum_up(comparison, arms, {})
 
 
 def sum_up(
@@ -197,7 +194,7 @@ def sum_up(
         options={arm.name: arm.options for arm in arms},
         targets=options.targets,
         budget=comparison.budget,
-        side_by_side=options.side_by_side > 1,
+        side_by_side=options.shares_device,
         timed=not options.shares_device,
         notes=comparison.notes,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from common.experiment.children import Child, StopSignals, await_end
 from common.experiment.compare.board import Board, Running
 from common.experiment.compare.show import BoardDisplay, ended_line
-from common.experiment.compare.trials import Trial, clear, record_of
+from common.experiment.compare.trials import Trial, check_is_free, clear, record_of
 from common.experiment.compare.workplace import try_lock
 from common.experiment.display import short
 from common.experiment.supervise import STOP_S, TICK_S, go_silent
@@ -43,16 +43,23 @@ class Runner:
         self._devices = devices
         self._begin = start_run if begin is None else begin
 
-    def run(self, title: str, trials: Sequence[Trial], *, tell: Callable[[], None] = lambda: None) -> dict[Path, str]:
+    def run(
+        self, title: str, trials: Sequence[Trial], *, tell: Callable[[dict[Path, str]], None] = lambda failed: None
+    ) -> dict[Path, str]:
         """Runs the trials that have no record yet.
 
         Args:
-            tell: called after each trial that ended.
+            tell: called after each trial that ended, with the errors so far.
 
         Returns:
             Errors of those that failed, by folder. After a signal, `stop.received` says so and the rest has not run.
+
+        Raises:
+            ConfigError: a folder holds a finished run with other options, or no run at all.
         """
         todo = [trial for trial in trials if record_of(trial) is None]
+        for trial in todo:
+            check_is_free(trial)
         board = Board(title, todo, num_kept=len(trials) - len(todo), side_by_side=self._side_by_side)
         failed: dict[Path, str] = {}
         try:
@@ -64,7 +71,7 @@ class Runner:
                     error = self._end(board, running)
                     if error is not None:
                         failed[running.trial.folder] = error
-                    tell()
+                    tell(failed)
                 self._show(board)
         finally:
             self._end_all(board)

@@ -9,11 +9,12 @@ from typing import Any
 from common.config import RunOptions
 from common.errors import ConfigError
 from common.experiment.compare.arms import Arm
-from common.experiment.records import RunRecord, load_record
+from common.experiment.records import PILOTS, RunRecord, load_record
 from common.experiment.summarise import flatten
 from common.run_folder import OPTIONS, SUMMARY
 
-RUNS, PILOTS = "runs", "pilots"
+RUNS = "runs"
+PILOT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def plan_trials(arms: Sequence[Arm], seeds: Sequence[int], root: Path) -> list[T
     ]
 
 
-def pilot_of(arm: Arm, seed: int, root: Path, steps: int) -> Trial:
-    """A short run of the arm that measures what a step takes. It is not evaluated on the way."""
+def pilot_of(arm: Arm, root: Path, steps: int) -> Trial:
+    """A short run of the arm that measures what a step takes, whatever the seeds. It is not evaluated on the way."""
     log = arm.options.log.model_copy(update={"eval_every": 0})
-    options = arm.options.model_copy(update={"seed": seed, "out": None, "steps": steps, "log": log})
-    return Trial(replace(arm, options=options), seed, root / PILOTS / arm.folder_name / "pilot", options)
+    options = arm.options.model_copy(update={"seed": PILOT_SEED, "out": None, "steps": steps, "log": log})
+    return Trial(replace(arm, options=options), PILOT_SEED, root / PILOTS / arm.folder_name / "pilot", options)
 
 
 def record_of(trial: Trial) -> RunRecord | None:
@@ -73,12 +74,8 @@ def record_of(trial: Trial) -> RunRecord | None:
     return record
 
 
-def clear(trial: Trial) -> None:
-    """Removes what a run left that did not complete.
-
-    Raises:
-        ConfigError: the folder holds something else.
-    """
+def check_is_free(trial: Trial) -> None:
+    """Raise ConfigError if a trial that is to run would overwrite more than what an incomplete run left."""
     folder = trial.folder
     if not folder.exists():
         return
@@ -86,7 +83,23 @@ def clear(trial: Trial) -> None:
         raise ConfigError(
             f"{folder} is in the way of {trial.name}: it is no run folder (no {OPTIONS}); move it or remove it"
         )
-    shutil.rmtree(folder)
+    if not (folder / SUMMARY).is_file():
+        return
+    record = load_record(folder)  # a damaged one is for people to look at
+    found, wanted = _identity(record.options), _identity(trial.options)
+    if "stopped_by" not in record.summary and found != wanted:
+        key = next(key for key in {**found, **wanted} if found.get(key) != wanted.get(key))
+        raise ConfigError(
+            f"{folder} holds a finished run with {key} = {found.get(key)}, and {trial.name} is to have "
+            f"{wanted.get(key)}; compare into another --out, or remove it"
+        )
+
+
+def clear(trial: Trial) -> None:
+    """Removes what a run left that did not complete. Raises ConfigError as `check_is_free` does."""
+    check_is_free(trial)
+    if trial.folder.exists():
+        shutil.rmtree(trial.folder)
 
 
 def _identity(options: RunOptions) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def study_of(options: ReportOptions, folder: Path, words: Sequence[str]) -> tupl
     Raises:
         ConfigError: see `main`.
     """
-    if len(options.runs) == 1 and not options.targets:
-        kept = kept_comparison(options.runs[0], folder)
+    if len(options.runs) == 1:
+        kept = kept_comparison(options.runs[0], folder, options.targets)
         if kept is not None:
             return kept
     found = find_runs(options.runs)

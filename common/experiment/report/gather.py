@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.experiment.records import RunRecord, load_record
+from common.experiment.compare.verdict import verdict_of
+from common.experiment.records import PILOTS, FailedRun, RunRecord, load_record
 from common.experiment.results import RESULTS, Results, read_results
-from common.experiment.summarise import flatten
+from common.experiment.summarise import flatten, results_of
 from common.run_folder import OPTIONS, SUMMARY
 
 IN_MODE_NAME = "push_every"  # stale:64 is stale:push_every=64
@@ -38,12 +39,14 @@ def find_runs(folders: Iterable[Path]) -> Found:
             records[folder.absolute()] = load_record(folder)
             continue
         below = sorted(path.parent for path in folder.rglob(OPTIONS))
+        below = [path for path in below if PILOTS not in path.relative_to(folder).parts]
         for path in below:
-            if (path / SUMMARY).is_file():
-                records[path.absolute()] = load_record(path)
-            else:
+            record = load_record(path) if (path / SUMMARY).is_file() else None
+            if record is None or "stopped_by" in record.summary:
                 unfinished[path] = None
-        if not any((path / SUMMARY).is_file() for path in below):
+            else:
+                records[path.absolute()] = record
+        if not any(path.absolute() in records for path in below):
             raise ConfigError(
                 f"{folder} holds no run that ended in order (no {SUMMARY} in it or below); name a run folder, such as "
                 "runs/digits-mms-stale-TIME"
@@ -51,8 +54,13 @@ def find_runs(folders: Iterable[Path]) -> Found:
     return Found(list(records.values()), list(unfinished))
 
 
-def kept_comparison(folder: Path, out: Path) -> tuple[Results, dict[str, list[RunRecord]]] | None:
+def kept_comparison(
+    folder: Path, out: Path, targets: Sequence[float] = ()
+) -> tuple[Results, dict[str, list[RunRecord]]] | None:
     """What `compare` wrote into its folder, for a report in `out`; None if `folder` holds no comparison.
+
+    Args:
+        targets: other ones than the comparison's own.
 
     Raises:
         ConfigError: results.json or one of its runs is damaged.
@@ -65,7 +73,31 @@ def kept_comparison(folder: Path, out: Path) -> tuple[Results, dict[str, list[Ru
     records = {
         arm.name: [load_record(folder / run.folder) for run in arm.runs if run.status == "done"] for arm in results.arms
     }
+    if targets:
+        results = _with_targets(results, records, folder.absolute(), targets)
     return results if folder.absolute() == out.absolute() else _elsewhere(results, folder), records
+
+
+def _with_targets(
+    results: Results, records: Mapping[str, list[RunRecord]], folder: Path, targets: Sequence[float]
+) -> Results:
+    """The same comparison with what it took to reach other accuracies."""
+    groups: list[tuple[str, list[RunRecord | FailedRun]]] = []
+    for arm in results.arms:
+        lost = [FailedRun(folder / run.folder, run.seed, run.error) for run in arm.runs if run.status != "done"]
+        groups.append((arm.name, [*records[arm.name], *lost]))
+    again = results_of(
+        groups,
+        title=results.title,
+        command=results.command,
+        root=folder,
+        targets=targets,
+        budget=results.budget,
+        side_by_side=results.side_by_side,
+        timed=not results.side_by_side,
+        notes=results.notes,
+    )
+    return again.model_copy(update={"verdict": verdict_of(again)})
 
 
 def grouped(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -114,7 +146,12 @@ def title_of(arms: Mapping[str, Sequence[RunRecord]]) -> str:
 def notes_of(arms: Mapping[str, Sequence[RunRecord]], unfinished: Sequence[Path]) -> list[str]:
     """What to know when reading the figures of runs that were not made together."""
     records = [record for runs in arms.values() for record in runs]
-    notes = [f"{folder} has not ended in order and is left out." for folder in unfinished]
+    notes = [f"{folder} has not run to its end and is left out." for folder in unfinished]
+    notes += [
+        f"{record.folder} was stopped at step {record.summary.get('steps')} of {record.options.steps}."
+        for record in records
+        if "stopped_by" in record.summary
+    ]
     hosts = {str(record.environment.get("host")) for record in records}
     if len(hosts) > 1:
         notes.append(f"The runs are of {len(hosts)} machines: their seconds compare the machines too.")

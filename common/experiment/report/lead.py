@@ -27,6 +27,9 @@ def _gains(results: Results, selecting: Sequence[ArmResult]) -> str:
         if arm.ratio_to_plain is not None and gains_nothing(arm, arms[arm.ratio_to_plain.plain])
     ]
     something = [arm.name for arm in selecting if arm.name not in nothing]
+    plain = [arms[arm.ratio_to_plain.plain] for arm in selecting if arm.ratio_to_plain is not None]
+    if selecting and all(len(arm.runs) == 1 for arm in (*selecting, *plain)):
+        return "With a single seed nothing can be said about what selection gains in accuracy."
     if not something:
         return "No selecting arm gains anything over plain training here."
     if not nothing:

@@ -9,7 +9,7 @@ from common.config import RunOptions
 from common.errors import ConfigError
 from common.experiment.records import FailedRun
 from common.experiment.results import Results, Spread, read_results, write_results
-from common.experiment.summarise import cores_of, fallback_fraction, flatten, results_of
+from common.experiment.summarise import cores_of, fallback_fraction, flatten, results_of, total
 from tests.common.experiment.planted import evaluation, plant
 
 TOY: dict[str, Any] = {"steps": 10, "batch_size": 8, "device": "cpu", "threads": 1}
@@ -218,3 +218,26 @@ def test_results_of_another_format_are_refused(results: Results, tmp_path: Path)
         read_results(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot read .*absent"):
         read_results(tmp_path / "absent")
+
+
+def test_compute_that_nobody_could_count_is_unknown_and_not_an_error() -> None:
+    assert total([1.0, 2.0]) == 3.0
+    assert total([]) == 0
+    assert total([1.0, None]) is None
+
+
+def test_the_reference_is_the_plain_arm_that_trains_alike(tmp_path: Path) -> None:
+    short = PLAIN.model_copy(update={"steps": 5})
+    results = results_of(
+        [
+            ("uniform:steps=5", [plant(tmp_path / "a", short, train_s=1.0)]),
+            ("uniform", [plant(tmp_path / "b", PLAIN, train_s=4.0)]),
+            ("stale", [plant(tmp_path / "c", STALE, train_s=6.0)]),
+        ],
+        title="toy",
+        command="marginstream compare",
+        root=tmp_path,
+    )
+    ratio = results.arms[2].ratio_to_plain
+    assert ratio is not None
+    assert (ratio.plain, ratio.train) == ("uniform", 1.5)

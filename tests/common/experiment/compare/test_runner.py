@@ -60,10 +60,10 @@ def trials(tmp_path: Path) -> list[Trial]:
 def test_all_trials_run_in_order_and_each_is_said(trials: list[Trial]) -> None:
     fake, told = Fake(), []
     with runner(fake) as (run, _, said):
-        assert run.run("toy", trials, tell=lambda: told.append(1)) == {}
+        assert run.run("toy", trials, tell=lambda failed: told.append(dict(failed))) == {}
     assert [name for name, _ in fake.started] == [trial.name for trial in trials]
     assert said.getvalue().splitlines()[-1] == "6/6 stale:8, seed 1: held-out accuracy 87.50%, 0:00"
-    assert len(told) == 6
+    assert told == [{}] * 6
 
 
 def test_a_failed_arm_is_reported_and_the_others_finish(trials: list[Trial]) -> None:
@@ -109,12 +109,25 @@ def test_a_signal_ends_the_running_child_and_starts_no_other(trials: list[Trial]
 
 
 def test_an_error_of_our_own_leaves_no_child_behind(trials: list[Trial]) -> None:
-    trials[1].folder.mkdir(parents=True)
-    (trials[1].folder / "thesis.tex").touch()
     fake = Fake(uniform="sleep")
-    with runner(fake, side_by_side=2) as (run, _, _), pytest.raises(ConfigError, match="is in the way"):
+
+    def begin(trial: Trial, device: str | None) -> Child:
+        if trial.arm.name == "fresh":
+            raise OSError("no room for its log")
+        return fake(trial, device)
+
+    with runner(begin, side_by_side=2) as (run, _, _), pytest.raises(OSError, match="no room"):
         run.run("toy", trials)
     assert [child.is_running for child in fake.children] == [False]
+
+
+def test_nothing_starts_where_a_later_trial_would_overwrite_something(trials: list[Trial]) -> None:
+    trials[4].folder.mkdir(parents=True)
+    (trials[4].folder / "thesis.tex").touch()
+    fake = Fake()
+    with runner(fake) as (run, _, _), pytest.raises(ConfigError, match="is in the way of fresh, seed 1"):
+        run.run("toy", trials)
+    assert fake.started == []
 
 
 def test_side_by_side_each_run_takes_the_device_that_is_least_busy(trials: list[Trial]) -> None:

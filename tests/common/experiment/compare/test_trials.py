@@ -63,9 +63,16 @@ def test_only_a_run_folder_is_cleared(trials: list[Trial]) -> None:
         clear(trials[1])
 
 
+def test_a_finished_run_with_other_options_is_never_removed(trials: list[Trial]) -> None:
+    plant(trials[0].folder, trials[0].options.model_copy(update={"lr": 0.5}))
+    with pytest.raises(ConfigError, match=r"holds a finished run with lr = 0\.5, and .* is to have"):
+        clear(trials[0])
+    assert (trials[0].folder / "summary.json").exists()
+
+
 def test_a_pilot_is_short_and_has_a_folder_of_its_own(trials: list[Trial], tmp_path: Path) -> None:
-    pilot = pilot_of(trials[1].arm, 5, tmp_path, 150)
-    assert (pilot.options.steps, pilot.options.seed, pilot.options.log.eval_every) == (150, 5, 0)
+    pilot = pilot_of(trials[1].arm, tmp_path, 150)
+    assert (pilot.options.steps, pilot.options.seed, pilot.options.log.eval_every) == (150, 0, 0)
     assert pilot.folder == tmp_path / "pilots" / "stale-8" / "pilot"
     assert dataclasses.replace(pilot.arm, options=trials[1].arm.options) == trials[1].arm
 

@@ -1,5 +1,7 @@
 """Which runs are one arm, and what arms are called."""
 
+import json
+
 import pytest
 
 from common.errors import ConfigError
@@ -60,9 +62,17 @@ def test_an_unfinished_run_is_left_out_and_said_so(folder, tmp_path):
     planted.as_run_folder(planted.record(tmp_path / "done", "fresh", 0, steps=100))
     planted.as_run_folder(planted.record(tmp_path / "killed", "fresh", 1, steps=100))
     (tmp_path / "killed" / "summary.json").unlink()
+    planted.as_run_folder(planted.record(tmp_path / "stopped", "fresh", 2, steps=100))
+    summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
+    (tmp_path / "stopped" / "summary.json").write_text(json.dumps(summary | {"stopped_by": "SIGINT", "steps": 30}))
+    planted.as_run_folder(planted.record(tmp_path / "pilots" / "fresh", "fresh", 0, steps=10))
     found = find_runs([tmp_path])
     assert [record.folder.name for record in found.records] == ["done"]
-    assert "killed has not ended in order" in notes_of(grouped(found.records), found.unfinished)[0]
+    notes = notes_of(grouped(found.records), found.unfinished)
+    assert "killed has not run to its end" in notes[0]
+    assert "stopped has not run to its end" in notes[1]
+    named = find_runs([tmp_path / "stopped"])
+    assert "was stopped at step 30 of " in notes_of(grouped(named.records), named.unfinished)[0]
 
 
 def test_a_folder_without_runs_is_an_error_that_says_what_to_name(tmp_path):

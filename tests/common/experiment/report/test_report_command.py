@@ -46,6 +46,17 @@ def test_a_comparison_keeps_its_own_arms_and_titles(runs, undrawn):
     assert read_results(elsewhere).arms[0].runs[0].folder == str(runs / "uniform")
 
 
+def test_other_targets_leave_a_comparison_what_it_is(runs, undrawn):
+    assert cli.main(["report", str(runs)]) == 0
+    untimed = {"title": "mine", "budget": Budget(kind="steps", amount=10), "side_by_side": True}
+    write_results(runs / "results.json", read_results(runs).model_copy(update=untimed))
+    assert cli.main(["report", str(runs), "--targets", "0.5"]) == 0
+    again = read_results(runs)
+    assert (again.title, again.budget, again.targets) == ("mine", untimed["budget"], (0.5,))
+    assert [reached.num_reached for arm in again.arms for reached in arm.reached] == [1, 1]
+    assert [arm.train_s for arm in again.arms] == [None, None]  # its runs shared a device
+
+
 def test_an_earlier_report_does_not_hide_newer_runs(runs, undrawn):
     assert cli.main(["report", str(runs)]) == 0
     planted.as_run_folder(planted.record(runs / "fresh", "fresh", 0))
