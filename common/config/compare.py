@@ -54,7 +54,8 @@ class CompareOptions(Options):
 
     @model_validator(mode="after")
     def _agree(self) -> "CompareOptions":
-        for name, values in (("arms", self.arms), ("seeds", self.seeds), ("devices", self.devices)):
+        devices = tuple("cuda:0" if device == "cuda" else device for device in self.devices)
+        for name, values in (("arms", self.arms), ("seeds", self.seeds), ("devices", devices)):
             if not values and name != "devices":
                 raise ValueError(f"--{name} needs at least one value")
             if twice := [value for value in values if values.count(value) > 1]:

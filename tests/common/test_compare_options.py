@@ -56,3 +56,8 @@ def test_runs_share_a_device_when_more_run_than_there_are() -> None:
     assert load("--side-by-side", "2").shares_device
     assert load("--side-by-side", "3", "--devices", "cuda:0", "cuda:1").shares_device
     assert not load("--side-by-side", "2", "--devices", "cuda:0", "cuda:1").shares_device
+
+
+def test_a_device_under_two_names_is_one_device() -> None:
+    with pytest.raises(ConfigError, match="--devices names cuda:0 twice"):
+        load("--side-by-side", "2", "--devices", "cuda", "cuda:0")
