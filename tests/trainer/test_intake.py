@@ -80,7 +80,7 @@ def test_listed_candidates_come_back_as_nan() -> None:
         ({"version": Version(GENERATION - 1, 6)}, "generation 6"),
         ({"lease": 4}, "answer lease 3"),
         ({"num": 3, "scores": [1, 2, 3]}, "wants 4 scores, got 3"),
-        ({"scores": [1, 2, 3, 4], **shipped()}, "got a payload"),
+        ({"scores": [1, 2, 3, 4], **shipped()}, "a payload is not wanted, got one"),
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused(changes: dict[str, object], says: str) -> None:
@@ -115,7 +115,7 @@ def test_a_payload_of_the_best_says_which_they_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "best_k", "says"),
     [
-        ({}, None, "got no payload"),
+        ({}, None, "a payload is wanted, got none"),
         (shipped(inputs=Array.of(np.zeros((4, 1, 3), np.uint8))), None, r"payload inputs are uint8 \(1, 3\)"),
         (shipped(inputs=Array.of(np.zeros((4, 1, 2), np.float32))), None, "payload inputs are float32"),
         (shipped(targets=Array.of(np.zeros((4, 2), np.int64))), None, r"payload targets are int64 \(2,\)"),
