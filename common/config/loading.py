@@ -47,7 +47,7 @@ def load_options(kind: type[Kind], argv: Sequence[str] | None = None, *, prog: s
     table = read_file(kind, Path(path)) if path is not None else {}
     _let_flags_decide(table, flags)
     try:
-        return kind.model_validate(_merge(table, flags))
+        return kind.model_validate(merge_tables(table, flags))
     except ValidationError as error:
         raise ConfigError(explain(error, kind, table, flags, path)) from error
 
@@ -98,9 +98,12 @@ def _let_flags_decide(table: dict[str, Any], flags: Mapping[str, Any]) -> None:
             table.pop(other, None)
 
 
-def _merge(table: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+def merge_tables(table: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables of options; what stands in `flags` wins."""
     merged = dict(table)
     for name, value in flags.items():
         below = merged.get(name)
-        merged[name] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[name] = (
+            merge_tables(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        )
     return merged

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from common.config import RunOptions, SelectionOptions
 from common.config.explain import explain
 from common.config.flags import group_of, nearest, option_keys
+from common.config.loading import merge_tables
 from common.errors import ConfigError
 from common.selection.registry import METHODS
 
@@ -80,7 +81,7 @@ def read_arm(word: str, given: Mapping[str, Any]) -> Arm:
         if not equals or not value:
             raise ConfigError(f"arm {word}: {part or 'an empty part'} is not KEY=VALUE")
         _put(own, _check_key(key.replace("-", "_"), word), value, word)
-    table = _merged(_fitting(given, mode, own), own) | {"mode": mode}
+    table = merge_tables(_fitting(given, mode, own), own) | {"mode": mode}
     if mode == "stale" and "max_staleness" not in table:
         table |= _staleness_for(table)
     try:
@@ -143,11 +144,3 @@ def _staleness_for(table: Mapping[str, Any]) -> dict[str, Any]:
     if not push_every.isdecimal():
         return {}
     return {"max_staleness": max(RunOptions.model_fields["max_staleness"].default, 2 * int(push_every))}
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        lower = merged.get(name)
-        merged[name] = _merged(lower, value) if isinstance(lower, Mapping) and isinstance(value, Mapping) else value
-    return merged
