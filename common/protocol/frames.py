@@ -12,6 +12,7 @@ from reprlib import repr as short
 from typing import cast
 
 from msgspec import msgpack
+from msgspec.structs import replace
 
 from common.errors import ProtocolError
 from common.protocol.arrays import Buffer, flat_bytes
@@ -53,7 +54,8 @@ def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[Buffer]:
     header = b""
     frames: list[Buffer] = []
     try:
-        header = msgpack.encode(message.outgoing(frames))
+        changes = message.outgoing(frames)
+        header = msgpack.encode(replace(message, **changes) if changes else message)
         frames.insert(0, _TAGS[kind] + header)
         _check_sizes(frames, limits)
         msgpack.decode(header, type=kind)

@@ -4,11 +4,11 @@
 version current is for whoever keeps the account; `Candidates.check` is the part of it that needs no state.
 """
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from msgspec import Meta
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from common.errors import ProtocolError
 from common.protocol.arrays import Array, Buffer, Inline, check_array, check_histories
@@ -102,10 +102,12 @@ class Candidates(Wire, frozen=True):
     features: Array | None = None
     exact_scores: Scores = ()
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
-        scores = tuple([one.outgoing("scores", frames).buffer for one in self.scores])
-        exact_scores = tuple([one.outgoing("exact_scores", frames).buffer for one in self.exact_scores])
-        return replace(super().outgoing(frames), scores=scores, exact_scores=exact_scores)
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
+        changes: dict[str, object] = {
+            name: tuple([one.outgoing(name, frames).buffer for one in getattr(self, name)])
+            for name in ("scores", "exact_scores")
+        }
+        return changes | super().outgoing(frames)
 
     def incoming(self, frames: list[Buffer]) -> None:
         for name in ("scores", "exact_scores"):

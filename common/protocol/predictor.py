@@ -1,9 +1,7 @@
 """Messages about the model that predicts losses: what it learns from, and its parameters."""
 
-from typing import Self
-
 import numpy as np
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from common.errors import ProtocolError
 from common.protocol.arrays import Array, Buffer, check_array, check_histories
@@ -62,8 +60,8 @@ class PredictorState(Wire, frozen=True):
     updates: Natural
     state: Raw
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
-        return replace(self, state=put_raw("state", self.state, frames))
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
+        return {"state": put_raw("state", self.state, frames)}
 
     def incoming(self, frames: list[Buffer]) -> None:
         force_setattr(self, "state", take_raw("state", self.state, frames))

@@ -1,9 +1,8 @@
 """Messages by which a session begins, stays alive and ends, and the names that they may hold."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from common.errors import ProtocolError
 from common.protocol.arrays import Buffer
@@ -97,8 +96,8 @@ class Reject(Wire, frozen=True):
     field: Annotated[str, one_of(REJECTIONS)]
     message: Prose
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
-        return replace(self, message=presentable(self.message))
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
+        return {"message": presentable(self.message)}
 
     def incoming(self, frames: list[Buffer]) -> None:
         check_printable("message", *self.message.split("\n"))
@@ -109,8 +108,8 @@ class Goodbye(Wire, frozen=True):
 
     reason: Prose
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
-        return replace(self, reason=presentable(self.reason))
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
+        return {"reason": presentable(self.reason)}
 
     def incoming(self, frames: list[Buffer]) -> None:
         check_printable("reason", *self.reason.split("\n"))
@@ -134,8 +133,8 @@ class Error(Wire, frozen=True):
     code: Annotated[str, one_of(ERRORS)]
     text: Prose
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
-        return replace(self, text=presentable(self.text))
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
+        return {"text": presentable(self.text)}
 
     def incoming(self, frames: list[Buffer]) -> None:
         check_printable("text", *self.text.split("\n"))

@@ -1,9 +1,9 @@
 """Messages about weights: which versions there are, and their bytes in buckets."""
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, msgpack
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from common.errors import ProtocolError
 from common.protocol.arrays import Buffer
@@ -62,9 +62,9 @@ class Weights(Wire, frozen=True):
     manifest: Tensors | None
     buffer: Raw
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
         manifest = None if self.manifest is None else put_raw("manifest", msgpack.encode(self.manifest), frames)
-        return replace(self, manifest=manifest, buffer=put_raw("buffer", self.buffer, frames))
+        return {"manifest": manifest, "buffer": put_raw("buffer", self.buffer, frames)}
 
     def incoming(self, frames: list[Buffer]) -> None:
         if self.manifest is not None:

@@ -1,6 +1,6 @@
 """What every message is: an array of its fields, beside raw buffers that travel as frames of their own."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import msgspec
 
@@ -30,14 +30,14 @@ class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
             name for name, hint in get_type_hints(cls).items() if hint is Array or Array in get_args(hint)
         )
 
-    def outgoing(self, frames: list[Buffer]) -> Self:
-        """What the header holds in place of this message; what it does not hold is appended to `frames`."""
+    def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
+        """What the header holds in place of fields, by name; what it does not hold is appended to `frames`."""
         changes: dict[str, object] = {}
         for name in self._arrays:
             array = getattr(self, name)
             if array is not None:
                 changes[name] = array.outgoing(name, frames)
-        return msgspec.structs.replace(self, **changes) if changes else self
+        return changes
 
     def incoming(self, frames: list[Buffer]) -> None:
         """Complete a decoded header; takes what is missing from `frames`.
