@@ -5,10 +5,11 @@ process.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,19 +17,15 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from common.errors import ConfigError
 from common.models.check import evaluating
-from common.models.loss import per_sample_loss
-from common.selection.scores import entropy_score, gradient_norm_bound, minimal_margin_score
-from common.selection.select import variance_reduction_tau
+from common.models.loss import own_loss, per_sample_loss
+from common.models.passes import casting_to, catching_inputs_of, computing_in
+from common.selection.fused import NEED_TARGETS, fused_scores
+from common.selection.scores import check_logits, check_targets, minimal_margin_score
 
-Score = Callable[[nn.Linear, Tensor, Tensor], Tensor]
-
-# Scores of (B, C) logits by name; "loss" is the model's, and the one that any output can have.
-SCORES: dict[str, Score | None] = {
-    "mms": lambda head, logits_BC, targets_B: minimal_margin_score(logits_BC, head.weight, head.bias),
-    "loss": None,
-    "entropy": lambda head, logits_BC, targets_B: entropy_score(logits_BC),
-    "gradient-norm": lambda head, logits_BC, targets_B: gradient_norm_bound(logits_BC, targets_B),
-}
+# Scores of (B, C) logits; "loss" is the model's, and the one that any output can have.
+SCORES = ("mms", "loss", "entropy", "gradient-norm")
+_EXTREMES = ("highest", "lowest")  # of the logits: they show every NaN and infinity without a (B, C) mask
+_FIGURES = ("loss", "correct", "gradient-norm")  # computed for every chunk, asked for or not
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ def score_candidates(
     *,
     precision: str = "float32",
     embeddings: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> Scored:
     """Score candidates with the weights that the model holds now; the model is left as it was.
 
@@ -81,55 +79,91 @@ def score_candidates(
         names: the scores wanted, keys of SCORES.
         precision: "float32" computes as the model is; "bf16" runs all but the head in bfloat16 by autocast.
         embeddings: also give the factors of the last layer's gradients.
+        forward: what computes the outputs instead of the model, such as a `common.precision` form of it; it calls
+            `head` itself and settles its own precision, so `precision` is not looked at.
 
     Raises:
         ConfigError: a name is unknown, or this model has no such score.
     """
     if unknown := [name for name in names if name not in SCORES]:
         raise ConfigError(f"unknown score {unknown[0]!r}; available: {', '.join(SCORES)}")
-    forward = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model  # no collectives
+    if forward is None:
+        compute = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model  # no collectives
+    else:
+        compute, precision = forward, "float32"
     with (
         evaluating(model),
-        _computing_in(precision, head),
-        _casting_to(head, model),
-        _catching_inputs_of(head, embeddings) as caught,
+        computing_in(precision, head),
+        casting_to(head, model if forward is None else head),
+        catching_inputs_of(head, embeddings) as caught,
         torch.inference_mode(),
     ):
-        outputs = forward(inputs)
+        outputs = compute(inputs)
         logits_BC = _logits(outputs, len(targets))
-        losses_B = per_sample_loss(model, outputs, targets)
-        rows = [_score(name, model, head, logits_BC, losses_B, targets) for name in names]
-        correct_B = _correct(logits_BC, targets)
-        bounds_B = _bounds(logits_BC, targets)
-        # Smallest and largest show every NaN and infinity without a (B, C) mask.
-        extremes = [losses_B] if logits_BC is None else [*logits_BC.float().aminmax(dim=1)]
+        _check_fit(names, model, head, logits_BC, targets)
+        rows = _rows(names, model, head, outputs, logits_BC, targets)
         factors = _factors(model, logits_BC, targets, caught) if embeddings else (None, None)
-    table_KB = torch.stack([*rows, *extremes, losses_B, correct_B, bounds_B]).cpu()  # in one transfer; normal from here
-
-    num_kept_rows = len(rows) + len(extremes)
-    dropped_B = ~table_KB[:num_kept_rows].isfinite().all(dim=0)
-    losses_B, correct_B, bounds_B = table_KB[-3:]
+    dropped_B = ~np.isfinite([rows[name] for name in dict.fromkeys((*names, *_EXTREMES))]).all(axis=0)
+    losses_B = rows["loss"]
     return Scored(
-        scores={name: row.masked_fill(dropped_B, math.nan) for name, row in zip(names, table_KB, strict=False)},
-        dropped=dropped_B,
-        loss_mean=float(losses_B[~dropped_B & losses_B.isfinite()].double().mean()),
-        accuracy=float(correct_B[~dropped_B].double().mean()),
-        tau=_tau(bounds_B[~dropped_B]),
+        scores={name: torch.from_numpy(np.where(dropped_B, np.float32(math.nan), rows[name])) for name in names},
+        dropped=torch.from_numpy(dropped_B),
+        loss_mean=_mean(losses_B[~dropped_B & np.isfinite(losses_B)]),
+        accuracy=_mean(rows["correct"][~dropped_B]),
+        tau=_tau(rows["gradient-norm"][~dropped_B]),
         num=len(targets),
         errors=factors[0],
         features=factors[1],
     )
 
 
-def _bounds(logits_BC: Tensor | None, targets: Tensor) -> Tensor:
-    """(B,) gradient-norm bounds; NaN where outputs are no logits of one class each."""
-    if logits_BC is None or logits_BC.shape[1] < 2 or targets.ndim != 1 or targets.is_floating_point():
-        return torch.full(targets.shape[:1], math.nan, device=targets.device)
-    return gradient_norm_bound(logits_BC, targets)
+def _rows(
+    names: Sequence[str],
+    model: nn.Module,
+    head: nn.Linear,
+    outputs: Any,
+    logits_BC: Tensor | None,
+    targets: Tensor,
+) -> dict[str, np.ndarray]:
+    """(B,) float32 each: the scores wanted, the extremes and the figures; NaN for a figure that there is not."""
+    wanted = dict.fromkeys((*names, *_EXTREMES, *_FIGURES))
+    classes_B = targets.long() if targets.ndim == 1 and not targets.is_floating_point() else None
+    rows: dict[str, np.ndarray] = {}
+    if logits_BC is not None and logits_BC.shape[1] > 1:
+        absent = frozenset() if classes_B is not None else NEED_TARGETS
+        fused = [name for name in wanted if name not in absent and (name != "loss" or own_loss(model) is None)]
+        weight_CD = head.weight if "mms" in names else None
+        scores = fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B)
+        rows = {name: row_B.numpy() for name, row_B in scores.items()}
+    elif logits_BC is not None:
+        rows = dict.fromkeys(_EXTREMES, _on_cpu(logits_BC[:, 0]))
+        if "mms" in names:
+            rows["mms"] = _on_cpu(minimal_margin_score(logits_BC, head.weight))
+        if classes_B is not None:
+            rows["correct"] = _on_cpu((logits_BC[:, 0] > 0) == (classes_B > 0))
+    if "loss" not in rows:
+        rows["loss"] = _on_cpu(per_sample_loss(model, outputs, targets))
+    if logits_BC is None:
+        rows |= dict.fromkeys(_EXTREMES, rows["loss"])
+    nothing_B = np.full(len(targets), math.nan, dtype=np.float32)
+    return {name: rows.get(name, nothing_B) for name in wanted}
 
 
-def _tau(bounds_B: Tensor) -> float:
-    return variance_reduction_tau(bounds_B) if len(bounds_B) and bool(bounds_B.isfinite().all()) else math.nan
+def _on_cpu(values_B: Tensor) -> np.ndarray:
+    return values_B.float().cpu().numpy()
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if len(values) else math.nan
+
+
+def _tau(bounds_B: np.ndarray) -> float:
+    """`selection.select.variance_reduction_tau` of bounds, which cannot overflow; NaN where one is not finite."""
+    if not len(bounds_B) or not np.isfinite(bounds_B).all():
+        return math.nan
+    bounds_B = bounds_B.astype(np.float64)
+    total, num = float(bounds_B.sum()), len(bounds_B)
+    return min(max(math.sqrt(num * float(bounds_B @ bounds_B)) / total, 1.0), math.sqrt(num)) if total else 1.0
 
 
 def _factors(
@@ -149,24 +183,31 @@ def _factors(
     return errors_BC.half().cpu(), features_BD.half().cpu()
 
 
-def _score(
-    name: str, model: nn.Module, head: nn.Linear, logits_BC: Tensor | None, losses_B: Tensor, targets: Tensor
-) -> Tensor:
-    score = SCORES[name]
-    if score is None:
-        return losses_B
+def _check_fit(
+    names: Sequence[str], model: nn.Module, head: nn.Linear, logits_BC: Tensor | None, targets: Tensor
+) -> None:
+    """Raise ConfigError for a score that these outputs do not have."""
     kind = type(model).__name__
-    if logits_BC is None:
-        raise ConfigError(f"method {name!r} needs (B, C) logits, which {kind} does not return; choose --method loss")
-    if name == "mms" and logits_BC.shape[1] != head.out_features:
-        raise ConfigError(
-            f"method 'mms': {kind} returns {logits_BC.shape[1]} logits and the head has {head.out_features} rows; "
-            "name the layer that makes the logits with --head, or choose --method loss"
-        )
-    try:
-        return score(head, logits_BC, targets)
-    except ValueError as error:
-        raise ConfigError(f"method {name!r} does not fit {kind}: {error}; choose --method loss") from error
+    for name in names:
+        if name == "loss":
+            continue
+        if logits_BC is None:
+            raise ConfigError(
+                f"method {name!r} needs (B, C) logits, which {kind} does not return; choose --method loss"
+            )
+        if name == "mms":
+            if logits_BC.shape[1] != head.out_features:
+                raise ConfigError(
+                    f"method 'mms': {kind} returns {logits_BC.shape[1]} logits and the head has {head.out_features} "
+                    "rows; name the layer that makes the logits with --head, or choose --method loss"
+                )
+            continue
+        try:
+            check_logits(logits_BC, least_classes=2)
+            if name in NEED_TARGETS:
+                check_targets(targets, logits_BC)
+        except ValueError as error:
+            raise ConfigError(f"method {name!r} does not fit {kind}: {error}; choose --method loss") from error
 
 
 def _logits(outputs: object, num: int) -> Tensor | None:
@@ -174,62 +215,3 @@ def _logits(outputs: object, num: int) -> Tensor | None:
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         return None
     return outputs if outputs.ndim == 2 and len(outputs) == num and outputs.shape[1] > 0 else None
-
-
-def _correct(logits_BC: Tensor | None, targets: Tensor) -> Tensor:
-    """(B,) float32: 1 where the predicted class is the target, 0 where not, NaN where targets are not classes."""
-    if logits_BC is None or targets.ndim != 1 or targets.is_floating_point():
-        return torch.full(targets.shape[:1], math.nan, device=targets.device)
-    if logits_BC.shape[1] == 1:
-        return ((logits_BC[:, 0] > 0) == (targets > 0)).float()
-    return (logits_BC.argmax(dim=1) == targets).float()
-
-
-@contextmanager
-def _catching_inputs_of(head: nn.Linear, wanted: bool) -> Iterator[list[Tensor]]:
-    """A list to which the head's inputs are appended, for what runs inside."""
-    caught: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, args: caught.append(args[0])) if wanted else None
-    try:
-        yield caught
-    finally:
-        if hook is not None:
-            hook.remove()
-
-
-@contextmanager
-def _computing_in(precision: str, head: nn.Linear) -> Iterator[None]:
-    """Autocast for a low precision, with a head that steps out of it."""
-    if precision == "float32":
-        yield
-        return
-    device, forward = head.weight.device.type, head.forward
-    is_own = "forward" in head.__dict__
-    head.forward = lambda features: _without_autocast(forward, features.to(head.weight.dtype))  # type: ignore[method-assign,assignment]
-    try:
-        with torch.autocast(device, torch.bfloat16):
-            yield
-    finally:
-        if is_own:
-            head.forward = forward  # type: ignore[method-assign]
-        else:
-            del head.forward
-
-
-def _without_autocast(forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        return forward(features)
-
-
-@contextmanager
-def _casting_to(head: nn.Linear, model: nn.Module) -> Iterator[None]:
-    """Inputs of the head in its own dtype; a hook only where some other parameter has a different one."""
-    dtype = head.weight.dtype
-    if all(parameter.dtype == dtype for parameter in model.parameters()):
-        yield
-        return
-    hook = head.register_forward_pre_hook(lambda _, args: tuple(value.to(dtype) for value in args))
-    try:
-        yield
-    finally:
-        hook.remove()

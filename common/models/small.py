@@ -61,5 +61,5 @@ class SmallMLP(nn.Module):
         initialise(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden_BF = F.relu(self.hidden(inputs.reshape(len(inputs), -1)))
+        hidden_BF = F.relu(self.hidden(inputs.reshape(inputs.shape[0], -1)))
         return self.head(hidden_BF)

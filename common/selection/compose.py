@@ -30,6 +30,7 @@ class Composed:
         class_quota: the largest share of a batch that one class may fill, in (0, 1]; None for no limit. What is over
             makes room for others, as long as there are any. A stream keeps it when it makes batches of its queue.
         weight_cap: the largest weight of a draw; None for no limit.
+        collapse: whether repeats are; without, `Selection.indices` holds every draw, for steps of a fixed shape.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Composed:
         uniform_fraction: float = 0.0,
         class_quota: float | None = None,
         weight_cap: float | None = None,
+        collapse: bool = True,
     ) -> None:
         self.method = method
         self.scores = method.scores
@@ -48,6 +50,7 @@ class Composed:
         self._uniform_fraction = uniform_fraction
         self._class_quota = class_quota if kind != "stream" else None
         self._weight_cap = weight_cap
+        self._collapse = collapse
 
     def observe(self, offer: Offer) -> None:
         self.method.observe(offer)
@@ -146,6 +149,9 @@ class Composed:
         weights_b, probability = selection.weights, selection.probability
         if self._weight_cap is not None:
             weights_b = weights_b.clamp(max=self._weight_cap)
+        if not self._collapse or len(set(selection.indices.tolist())) == len(selection.indices):  # the usual batch
+            weights_b = weights_b.float().clamp(max=LARGEST)
+            return Selection(selection.indices, weights_b, selection.num_missing, probability)
         rows_u, weights_u = collapse_duplicates(selection.indices, weights_b)
         if probability is not None:
             ordered_b, places_b = selection.indices.sort(stable=True)
@@ -170,6 +176,9 @@ def _distinct(total: int, num: int, generator: torch.Generator) -> Tensor:
 def _joined(parts: list[Selection], num: int) -> Selection:
     if not parts:
         return Selection(torch.empty(0, dtype=torch.int64), torch.empty(0), num)
+    if len(parts) == 1 and len(parts[0].indices):
+        part = parts[0]
+        return Selection(part.indices, part.weights, max(0, num - len(part.indices)), part.probability)
     indices = torch.cat([part.indices for part in parts])
     probabilities = [
         part.probability if part.probability is not None else torch.ones(len(part.indices)) for part in parts

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from common.selection.checks import check_count, check_vector
@@ -34,6 +35,8 @@ def highest(scores_B: Tensor, num: int) -> Tensor:
 def _first(scores_B: Tensor, num: int, *, descending: bool) -> Tensor:
     check_vector("scores_B", scores_B)
     check_count("num", num)
+    if scores_B.device.type == "cpu":
+        return _first_on_cpu(scores_B, num, descending=descending)
     finite_B = scores_B.isfinite()
     # torch.sort takes NaN for the largest value, so what is not finite goes last by hand, in either direction. A stable
     # descending sort keeps equal scores in their order.
@@ -41,3 +44,12 @@ def _first(scores_B: Tensor, num: int, *, descending: bool) -> Tensor:
     keys_B = scores_B.double().where(finite_B, last)
     order_B = keys_B.sort(stable=True, descending=descending).indices
     return order_B[: min(num, int(finite_B.sum()))]
+
+
+def _first_on_cpu(scores_B: Tensor, num: int, *, descending: bool) -> Tensor:
+    """The same with numpy's sort: of the few candidates of a step in a fraction of torch's time."""
+    keys_B = scores_B.detach().double()
+    finite_B = keys_B.isfinite()
+    keys_B = (-keys_B if descending else keys_B).where(finite_B, math.inf)
+    order_B = keys_B.numpy().argsort(kind="stable")
+    return torch.from_numpy(order_B[: min(num, int(finite_B.numpy().sum()))])

@@ -70,7 +70,7 @@ def token_batch():
     return tuple(torch.randint(0, 7, (2, 6, 4), generator=generator))
 
 
-def test_all_scores_of_one_pass_equal_the_pure_functions_in_eval_mode(model, batch):
+def test_all_scores_of_one_pass_are_those_of_the_pure_functions_in_eval_mode(model, batch):
     inputs, targets = batch
     scored = score_candidates(model, model.head, inputs, targets, list(SCORES))
     logits_BC = model.eval()(inputs).detach()
@@ -82,7 +82,7 @@ def test_all_scores_of_one_pass_equal_the_pure_functions_in_eval_mode(model, bat
     }
     assert scored.scores.keys() == expected.keys()
     for name, scores_B in expected.items():
-        assert torch.equal(scored.scores[name], scores_B), name
+        torch.testing.assert_close(scored.scores[name], scores_B, msg=name)
     assert scored.num == 12
     assert not bool(scored.dropped.any())
     assert scored.loss_mean == pytest.approx(expected["loss"].mean().item())
@@ -94,6 +94,23 @@ def test_one_forward_pass_gives_every_score(model, batch):
     model.register_forward_hook(lambda *_: calls.append(1))
     score_candidates(model, model.head, *batch, list(SCORES))
     assert len(calls) == 1
+
+
+def test_what_is_given_as_the_forward_pass_computes_the_outputs_instead_of_the_model(model, batch):
+    inputs, targets = batch
+    seen = []
+
+    def halved(inputs: Tensor) -> Tensor:
+        seen.append((model.training, torch.is_inference_mode_enabled()))
+        return model.head(model.body(inputs) / 2)
+
+    model.train()
+    scored = score_candidates(model, model.head, inputs, targets, ["loss"], embeddings=True, forward=halved)
+    assert seen == [(False, True)]
+    features_BD = model.eval().body(inputs).detach() / 2
+    expected = cross_entropy_score(model.head(features_BD).detach(), targets)
+    torch.testing.assert_close(scored.scores["loss"], expected)
+    torch.testing.assert_close(scored.features, features_BD.half())
 
 
 def test_loss_and_accuracy_come_without_being_asked_for(model, batch):

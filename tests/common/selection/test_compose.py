@@ -39,6 +39,14 @@ def offer_with(targets) -> Offer:
 # -- one row for each sample ------------------------------------------------------------------------------------------
 
 
+def test_steps_of_a_fixed_shape_get_every_draw_with_its_own_weight():
+    method = Fixed([3, 1, 3], [0.5, 2.0, 0.5], numbers(0.2, 0.3, 0.2))
+    selection = Composed(method, collapse=False).select(offer_with([0, 0, 0, 0]), 3, keyed(0))
+    assert selection.indices.tolist() == [3, 1, 3]
+    assert selection.weights.tolist() == [0.5, 2.0, 0.5]
+    assert selection.probability.tolist() == pytest.approx([0.2, 0.3, 0.2])
+
+
 def test_a_row_drawn_m_times_among_u_of_b_gets_m_w_u_over_b():
     inner = Fixed([7, 2, 7, 7, 5], [0.5, 2, 0.5, 0.5, 1], numbers(0.4, 0.1, 0.4, 0.4, 0.2))
     selection = Composed(inner).select(offer_with([0] * 8), 5, keyed(0))
