@@ -1,0 +1,50 @@
+"""Models that the tests of precisions share."""
+
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def with_statistics(module: Module) -> Module:
+    """In eval mode, with BatchNorms as after some training."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.2)
+            norm.running_var.uniform_(0.5, 2)
+            if norm.affine:
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.normal_(norm.bias, 0, 0.2)
+    return module.eval()
+
+
+class Motley(nn.Module):
+    """Operators of many kinds: groups, dilation, ReLU6, in-place, pooling, joins, splits, sums of sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 5, stride=2, padding=2), nn.BatchNorm2d(8), nn.ReLU6(inplace=True))
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.dilated = nn.Conv2d(8, 16, 3, padding=2, dilation=2, groups=2)
+        self.pointwise = nn.Conv2d(16, 16, 1)
+        self.rare = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
+        self.hidden = nn.Linear(32, 12)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.stem(x))
+        x = x + F.relu(self.norm(self.depthwise(x)))
+        x = self.dilated(x)
+        y = self.pointwise(x)
+        y += x
+        first, second = F.relu(y).chunk(2, dim=1)
+        joined = torch.cat([F.pad(second, (1, 1, 1, 1)), F.pad(first, (1, 1, 1, 1))], 1)
+        z = F.silu(self.rare(joined))
+        pooled = torch.cat([F.adaptive_avg_pool2d(z, 1), F.adaptive_avg_pool2d(joined, 1)], 1)
+        return self.head(self.drop(F.relu(self.hidden(pooled.view(pooled.shape[0], -1)))))
