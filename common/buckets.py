@@ -2,21 +2,34 @@
 
 import zlib
 
-BUCKET_BYTES = 4 << 20  # large enough for full throughput, small enough that a small message never waits long
-WINDOW = 4  # buckets a scorer asks for ahead: what a stuck one can hold in the trainer's queues
+import numpy as np
+
+BUCKET_BYTES = 1 << 20  # full throughput, yet checked and copied while it is in the cache and the next one arrives
+NUM_UNDIVIDED = 4  # a buffer of so many buckets or fewer travels as one, which is used where it was received
+WINDOW = 16  # buckets a scorer asks for ahead: what a stuck one can hold in the trainer's queues
+_ROW = 512  # words that are summed apart from each other
 
 
 def num_buckets(total_bytes: int) -> int:
     """Buckets of a flat buffer; at least one, so that a model without weights still has a version."""
-    return max(1, -(-total_bytes // BUCKET_BYTES))
+    return 1 if total_bytes <= NUM_UNDIVIDED * BUCKET_BYTES else -(-total_bytes // BUCKET_BYTES)
 
 
 def bucket_span(bucket: int, total_bytes: int) -> tuple[int, int]:
     """Start and stop byte of a bucket."""
+    if total_bytes <= NUM_UNDIVIDED * BUCKET_BYTES:
+        return 0, total_bytes
     start = bucket * BUCKET_BYTES
     return start, min(start + BUCKET_BYTES, total_bytes)
 
 
 def bucket_checksum(data: bytes | memoryview) -> int:
-    """CRC-32: catches what is torn or misplaced, not what is forged. Releases the GIL."""
-    return zlib.crc32(data)
+    """The CRC-32 of the sum of all whole rows of 512 words of 64 bits, and of the bytes that are left.
+
+    Catches what is torn, cut or of another bucket, not what is forged, nor rows that change places. Five times as fast
+    as the CRC-32 of everything, which would take half as long as the transfer, on both sides. Releases the GIL.
+    """
+    flat = np.frombuffer(data, dtype=np.uint8)
+    stop = len(flat) // (8 * _ROW) * (8 * _ROW)
+    sums = np.add.reduce(flat[:stop].view("<u8").reshape(-1, _ROW), axis=0)
+    return zlib.crc32(flat[stop:].data, zlib.crc32(sums.data))

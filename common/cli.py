@@ -13,9 +13,11 @@ INTERRUPTED = 130
 _COMMANDS = {
     "run": "scorers and trainer on this machine, until the run is complete",
     "compare": "the same training with samples selected in several ways, several times, and a report of it",
+    "plan": "what to run on this machine, from half a minute of measuring it",
     "report": "a page about runs that have ended",
     "trainer": "one trainer; scorers connect to it",
     "scorer": "one scorer for a trainer that runs elsewhere",
+    "keygen": "keys for trainer and scorers that meet over tcp",
     "irreducible": "the table of irreducible losses that --method rho-loss needs, from a model of the held-out data",
 }
 _MODULES = {"trainer": "trainer", "scorer": "scorer", "irreducible": "trainer.irreducible_command"}
@@ -63,8 +65,12 @@ def _dispatch(words: Sequence[str]) -> int:
         return _run(words[1:])
     if command == "compare":
         return _compare(words[1:])
+    if command == "plan":
+        return _plan(words[1:])
     if command == "report":
         return _report(words[1:])
+    if command == "keygen":
+        return _keygen(words[1:])
     if command in _MODULES:
         # A process of its own, the same as everywhere else: this one becomes it.
         os.execv(sys.executable, [sys.executable, "-m", _MODULES[command], *words[1:]])
@@ -93,6 +99,16 @@ def _compare(argv: Sequence[str]) -> int:
     return command.main(options, argv)
 
 
+def _plan(argv: Sequence[str]) -> int:
+    from common.config.loading import load_options
+    from common.config.plan import PlanOptions
+
+    options = load_options(PlanOptions, argv, prog="marginstream plan")
+    from common.experiment.plan import command
+
+    return command.main(options, argv)
+
+
 def _report(argv: Sequence[str]) -> int:
     from common.config.loading import load_options
     from common.config.report import ReportOptions
@@ -101,6 +117,16 @@ def _report(argv: Sequence[str]) -> int:
     from common.experiment.report import command
 
     return command.main(options, argv)
+
+
+def _keygen(argv: Sequence[str]) -> int:
+    from common.config.keygen import KeygenOptions
+    from common.config.loading import load_options
+
+    options = load_options(KeygenOptions, argv, prog="marginstream keygen")
+    from common.security import keygen
+
+    return keygen.main(options)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,21 @@ def weights_endpoint(control_endpoint: str, weights_port: int) -> str:
     return f"tcp://{host}:{weights_port}"
 
 
+def bound_endpoint(asked: str, reported: str) -> str:
+    """Where scorers connect: the address asked for, or the interface's, with the port that the system chose.
+
+    Args:
+        reported: by ZeroMQ; with IPV6 set, 127.0.0.1 is [::ffff:127.0.0.1] there.
+    """
+    if not asked.startswith("tcp://"):
+        return reported
+    host = asked.removeprefix("tcp://").rpartition(":")[0]
+    if host[0].isalpha() and host != "localhost":
+        host = reported.removeprefix("tcp://").rpartition(":")[0]
+        host = host.strip("[]").removeprefix("::ffff:") if host.startswith("[::ffff:") else host
+    return f"tcp://{host}:{reported.rpartition(':')[2]}"
+
+
 def port_of(endpoint: str) -> int:
     """Port of a bound tcp endpoint; 0 for ipc."""
     return (urllib.parse.urlsplit(endpoint).port or 0) if endpoint.startswith("tcp://") else 0

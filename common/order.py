@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _HALF = np.uint64(32)
+_ALL = (1 << 64) - 1
+_BLOCK = 2048  # positions
 _NUM_ROUNDS = 6  # each costs some 25 µs a lease of 1,280 positions, on the training thread too
 
 
@@ -31,6 +34,8 @@ def keyed_uint64(seed: int, stream: str, *counters: np.ndarray | int) -> np.ndar
     Returns:
         uint64 of the counters' broadcast shape, uniform over all 64 bits.
     """
+    if all(isinstance(counter, int) for counter in counters):
+        return np.asarray(_keyed_int(seed, stream, counters), dtype=np.uint64)
     state = np.asarray(_stream_key(seed, stream), dtype=np.uint64)
     with np.errstate(over="ignore"):  # 64-bit wrap-around is the arithmetic meant; numpy warns of it for scalars
         for counter in counters:
@@ -99,6 +104,18 @@ class Order:
             outside = outside[cells[outside] >= self.num_samples]
         return cells.astype(np.int64)
 
+    def ids_between(self, start: int, stop: int) -> np.ndarray:
+        """The `ids` of positions start … stop - 1. Short runs one after the other are worked out together, in blocks.
+
+        Raises:
+            ValueError: start is negative.
+        """
+        if start < 0 or stop - start > _BLOCK or start >= stop:
+            return self.ids(np.arange(start, stop))
+        first, last = start // _BLOCK, (stop - 1) // _BLOCK
+        ids = _block(self, first) if first == last else np.concatenate([_block(self, first), _block(self, last)])
+        return ids[start - first * _BLOCK : stop - first * _BLOCK].copy()
+
     def epochs(self, positions: np.ndarray) -> np.ndarray:
         """Epochs that `positions` lie in: (n,) int64 → (n,) int64. Raises ValueError for a negative position."""
         if len(positions) and positions.min() < 0:
@@ -141,9 +158,27 @@ def held_out_mask(num: int, fraction: float, key: str) -> np.ndarray:
     return mask
 
 
+@lru_cache(maxsize=16)
+def _block(order: Order, number: int) -> np.ndarray:
+    """Ids of the positions of a block; shared, so to be copied."""
+    return order.ids(np.arange(number * _BLOCK, (number + 1) * _BLOCK))
+
+
 @lru_cache(maxsize=256)
 def _stream_key(seed: int, stream: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest(), "little")
+
+
+def _keyed_int(seed: int, stream: str, counters: tuple[Any, ...]) -> int:
+    """One draw of `keyed_uint64` in Python's integers: a fifth of the time that numpy's scalars take."""
+    state = _stream_key(seed, stream)
+    golden, mix_1, mix_2 = int(_GOLDEN), int(_MIX_1), int(_MIX_2)
+    for counter in counters:
+        state = (state + (counter + 1) * golden) & _ALL
+        state = ((state ^ (state >> 30)) * mix_1) & _ALL
+        state = ((state ^ (state >> 27)) * mix_2) & _ALL
+        state ^= state >> 31
+    return state
 
 
 def _splitmix(state: np.ndarray) -> np.ndarray:

@@ -6,24 +6,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
 from common.config import ScorerOptions, TrainerOptions, to_toml
+from common.config.endpoint import from_here
 
 TERM_S = 10.0
 
-# Becomes the child, once the kernel has been asked to send it SIGTERM when its parent dies, in whatever way. A process
-# of its own for it, as preexec_fn is unsafe beside threads; the request survives the exec. argv: parent's id, command.
-_BIND_TO_PARENT = """
-import ctypes, os, sys
-if sys.platform == "linux":
+# Becomes the child, once it is on its cores and the kernel has been asked to send it SIGTERM when its parent dies, in
+# whatever way. A process of its own for it, as preexec_fn is unsafe beside threads; both survive the exec, and threads
+# inherit the cores. argv: the parent's id or "", cores separated by commas or "", command.
+_PREPARED = """
+import os, sys
+parent, cores = sys.argv[1:3]
+if cores:
+    os.sched_setaffinity(0, map(int, cores.split(",")))
+if parent and sys.platform == "linux":
+    import ctypes
     PR_SET_PDEATHSIG, SIGTERM = 1, 15
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGTERM)
-    if os.getppid() != int(sys.argv[1]):
+    if os.getppid() != int(parent):
         sys.exit(128 + SIGTERM)  # it died before the request
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
 """
 
 
@@ -35,6 +41,7 @@ def start(
     output: IO[bytes] | int | None = None,
     environment: dict[str, str] | None = None,
     dies_with_parent: bool = False,
+    cores: Sequence[int] | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Start `python -m scorer`, `python -m trainer` or `marginstream run` with resolved options.
 
@@ -44,11 +51,13 @@ def start(
         environment: variables set on top of this process's own.
         dies_with_parent: the child gets SIGTERM when the thread that calls this ends, also if this process is killed
             with -9. For a main thread. Linux only; elsewhere it has no effect.
+        cores: the only ones that it may use; None leaves it those of this process.
     """
     options_file.write_text(to_toml(options.dump()))
     command = ["-m", *(("common.cli", "run") if module == "run" else (module,)), "--config", str(options_file)]
-    if dies_with_parent:
-        command = ["-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid()), *command]
+    if dies_with_parent or cores:
+        parent = str(os.getpid()) if dies_with_parent else ""
+        command = ["-I", "-S", "-c", _PREPARED, parent, ",".join(map(str, cores or ())), *command]
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,
@@ -81,7 +90,7 @@ def private_folder() -> "tempfile.TemporaryDirectory[str]":
 def local_scorers(options: TrainerOptions, connect: str, num: int) -> Iterator[None]:
     """Scorer processes on this machine for a trainer's options; they end with the block."""
     shared = {name: getattr(options, name) for name in ScorerOptions.model_fields if hasattr(options, name)}
-    own = {"connect": connect, "config": None, "dry_run": False, "backend": options.entry.backend}
+    own = {"connect": from_here(connect), "config": None, "dry_run": False, "backend": options.entry.backend}
     scorer = ScorerOptions(**(shared | own))
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))

@@ -5,7 +5,7 @@
             ...
         run.step += 1
         if run.due(options.log.log_every):
-            run.log({"loss/selected": loss}, **run.timing.shares())
+            run.log({"loss/selected": loss})
         run.write_summary(figures)
 
 Files: options.toml, environment.json, generation, metrics.jsonl, tensorboard/, trainer.log, summary.json.
@@ -15,8 +15,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -48,9 +48,14 @@ logger = logging.getLogger(__name__)
 
 
 class Timing:
-    """Seconds spent in each phase of the loop. Phases are not nested; one thread uses it."""
+    """Seconds spent in each phase of the loop. Phases are not nested; one thread uses it.
+
+    Attributes:
+        mark: opened around each phase by its name, for a trace.
+    """
 
     def __init__(self) -> None:
+        self.mark: Callable[[str], AbstractContextManager[object]] = lambda phase: nullcontext()
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()
 
@@ -59,7 +64,8 @@ class Timing:
         """Adds the time inside the block to the phase, also when it raises. Times the host: a GPU may lag behind."""
         started = time.perf_counter()
         try:
-            yield
+            with self.mark(phase):
+                yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
 

@@ -13,30 +13,27 @@ ZeroMQ's buffers hold hundreds of messages behind a mark of 1); binding an ipc p
 a DEALER with IMMEDIATE drops what it received last if its peer closes at once, so last words wait for their answer.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import zmq
 
-from common.endpoints import claim_ipc_path
-from common.errors import EndpointError
 from common.mailbox import Mailbox
-
-Channel = Literal["control", "weights"]
-CONTROL: Channel = "control"
-WEIGHTS: Channel = "weights"
+from common.security import Security
+from common.security.gate import Gate
+from common.sockets import CONTROL as CONTROL
+from common.sockets import WEIGHTS as WEIGHTS
+from common.sockets import Channel as Channel
+from common.sockets import Sockets
 
 Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 TICK_S = 0.1
-NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)  # enums cost microseconds a frame
+NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
 _send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
-FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
 
 
 class Handler(Protocol):
@@ -52,20 +49,29 @@ class Handler(Protocol):
 
 
 class IOThread:
-    """Owns the sockets of a process. Open before `start`; `send` only on the thread itself; `post` from anywhere."""
+    """Owns the sockets of a process. Open before `start`; `send` only on the thread itself; `post` from anywhere.
 
-    def __init__(self, name: str, handler: Handler, *, max_frame_bytes: int, tick_s: float = TICK_S) -> None:
+    Args:
+        security: what guards tcp; without it only ipc can be opened.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        max_frame_bytes: int,
+        tick_s: float = TICK_S,
+        security: Security | None = None,
+    ) -> None:
         self._handler = handler
         self._tick_s = tick_s
-        self._max_frame_bytes = max_frame_bytes
-        self._context = zmq.Context()
-        self._context.setsockopt(zmq.IO_THREADS, 2)  # one may be busy with a bucket while the other beats
-        self._sockets: dict[Channel, zmq.Socket[bytes]] = {}
+        self._security = security
+        self._gate = security if isinstance(security, Gate) else None
         self._mailbox = Mailbox()
-        self._polled: list[tuple[Any, int]] = [(self._mailbox.wake_fd, POLLIN)]
-        self._channels: dict[Any, tuple[Channel, bool]] = {}  # by socket, and whether it is a ROUTER
+        self._own = Sockets(max_frame_bytes, security, self._mailbox.wake_fd)
+        self._sockets, self._channels, self._polled = self._own.by_channel, self._own.channels, self._own.polled
         self._stopping = False
-        self._locks: list[int] = []
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -73,50 +79,12 @@ class IOThread:
     # -- opening ------------------------------------------------------------------------------------------------------
 
     def bind(self, channel: Channel, endpoint: str) -> str:
-        """Bind a ROUTER; returns the endpoint actually bound (tcp port 0 is chosen by the system).
-
-        Raises:
-            EndpointError: in use, not permitted, or a folder that others may enter.
-        """
-        if endpoint.startswith("ipc://"):
-            self._locks.append(claim_ipc_path(Path(endpoint.removeprefix("ipc://"))))
-        router = self._new_socket(zmq.ROUTER)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            router.bind(endpoint)
-        except zmq.ZMQError as error:
-            router.close(0)
-            raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; choose another --listen") from error
-        self._open(channel, router)
-        bound = str(router.getsockopt_string(zmq.LAST_ENDPOINT))
-        if not endpoint.startswith("tcp://"):
-            return bound
-        # The host as asked for: with IPV6 set, 127.0.0.1 is reported as [::ffff:127.0.0.1].
-        return f"{endpoint.rpartition(':')[0]}:{bound.rpartition(':')[2]}"
+        """Bind a ROUTER; returns the endpoint actually bound. See `Sockets.bind`."""
+        return self._own.bind(channel, endpoint)
 
     def connect(self, channel: Channel, endpoint: str) -> None:
         """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet."""
-        if channel in self._sockets:
-            self._sockets.pop(channel).close(0)
-        dealer = self._new_socket(zmq.DEALER)
-        dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
-        dealer.connect(endpoint)
-        self._open(channel, dealer)
-
-    def _new_socket(self, kind: int) -> "zmq.Socket[bytes]":
-        created = self._context.socket(kind)
-        created.setsockopt(zmq.LINGER, 0)
-        created.setsockopt(zmq.MAXMSGSIZE, self._max_frame_bytes)  # limits a frame, not a message
-        created.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
-        created.setsockopt(zmq.RECONNECT_IVL, 50)
-        created.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
-        created.setsockopt(zmq.IPV6, 1)
-        return created
-
-    def _open(self, channel: Channel, created: "zmq.Socket[bytes]") -> None:
-        self._sockets[channel] = created
-        self._channels = {own: (name, own.type == zmq.ROUTER) for name, own in self._sockets.items()}
-        self._polled = [(own, POLLIN) for own in (self._mailbox.wake_fd, *self._channels)]
+        self._own.connect(channel, endpoint)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -151,9 +119,11 @@ class IOThread:
             track: ask when the memory of the large frames is free again; costs 7 % of the throughput of 2 MB messages.
 
         Returns:
-            False if there is no such peer or its queue is full; else a tracker that is done when the last large frame
-            has left, None where everything was copied or nobody asked.
+            False if there is no such peer, its key was taken off the list, or its queue is full; else a tracker that
+            is done when the last large frame has left, None where everything was copied or nobody asked.
         """
+        if self._gate is not None and peer is not None and self._gate.has_lost(peer):
+            return False
         own = self._sockets[channel]
         parts = [peer, *frames] if peer is not None else list(frames)
         tracker: zmq.MessageTracker | None = None
@@ -202,11 +172,17 @@ class IOThread:
             for own, _ in polled[woken:]:
                 self._receive(own)
             if started >= next_tick:
-                self._handler.on_tick(started)
+                self._tick(started)
                 next_tick = started + self._tick_s
             self.busy_s += time.monotonic() - started
             if self._stopping and not self._mailbox:
                 return
+
+    def _tick(self, now: float) -> None:
+        if self._security is not None:
+            for own in self._security.tick(now):
+                self._own.connect_again(own)
+        self._handler.on_tick(now)
 
     def _poll(self, timeout_s: float) -> list[tuple[Any, int]]:
         """What is ready: the mailbox's descriptor first, then sockets."""
@@ -214,24 +190,26 @@ class IOThread:
 
     def _receive(self, own: "zmq.Socket[bytes]") -> None:
         """Take one message: to ask the poller again costs less than to ask a socket whether there is another."""
-        if own not in self._channels:
-            return  # replaced while the mailbox or the other channel was served
-        channel, is_router = self._channels[own]
+        if own not in self._channels:  # a handshake, or replaced while the mailbox or the other channel was served
+            if self._gate is not None and own is self._gate.asked:
+                self._gate.answer()
+            return
+        channel, is_router, gate = self._channels[own]
         try:
-            peer = own.recv(NOBLOCK) if is_router else b""
+            if gate is None:
+                peer: bytes | None = own.recv(NOBLOCK) if is_router else b""
+            else:
+                peer = gate.known(own.recv(NOBLOCK, copy=False))
             frames = _receive_frames(own)
         except zmq.Again:
             return
+        if peer is None:
+            return  # its key was taken off the list
         self._handler.on_message(channel, peer, frames)
 
     def _close(self) -> None:
-        for own in self._sockets.values():
-            own.close(FAREWELL_MS)
-        self._sockets.clear()
-        self._context.term()
+        self._own.close()
         self._mailbox.close()
-        for lock in self._locks:
-            os.close(lock)
 
 
 def _receive_frames(own: "zmq.Socket[bytes]") -> list[memoryview]:

@@ -1,6 +1,6 @@
 """Weights as one flat buffer: its layout (the manifest), the copy out of a model and the copy into one.
 
-    trainer: model tensors ── snapshot (one multi-tensor copy) ──► flat buffer ── buckets + CRC-32 ──► wire
+    trainer: model tensors ── snapshot (one multi-tensor copy) ──► flat buffer ── buckets + checksums ──► wire
     scorer:  wire ── verified bucket by bucket ──► staging buffer ── load (one multi-tensor copy) ──► model tensors
 
 Parameters *and* buffers travel: BatchNorm statistics of another version would change every score. Tensors start at
@@ -8,6 +8,7 @@ multiples of 64 bytes, so that views of the buffer are as aligned as torch's own
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from common.models import unwrap
 from common.protocol import DTYPE_BYTES, TensorSpec
 
 ALIGNMENT_BYTES = 64
+Group = tuple[list[Tensor], list[Tensor]]  # destinations and sources of one pair of dtypes
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_BYTES}
 
 
@@ -43,10 +45,17 @@ class Manifest:
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Each tensor of the manifest as a view of `flat` ((total_bytes,) uint8)."""
-        views = []
-        for row, offset in zip(self.rows, self.offsets, strict=False):
-            views.append(flat[offset : offset + row.nbytes].view(DTYPES[row.dtype]).view(row.shape))
-        return views
+        typed = {name: flat.view(DTYPES[name]) for name in {row.dtype for row in self.rows}}
+        starts = {name: whole.storage_offset() for name, whole in typed.items()}
+        return [
+            typed[row.dtype].as_strided(row.shape, stride, starts[row.dtype] + offset // DTYPE_BYTES[row.dtype])
+            for row, stride, offset in zip(self.rows, self._strides, self.offsets, strict=False)
+        ]
+
+    @cached_property
+    def _strides(self) -> list[tuple[int, ...]]:
+        """Of contiguous tensors, in elements."""
+        return [tuple(math.prod(row.shape[axis + 1 :]) for axis in range(len(row.shape))) for row in self.rows]
 
     def check_matches(self, own: "Manifest") -> None:
         """Raise ProtocolError unless these weights fit a model whose manifest is `own`.
@@ -66,7 +75,13 @@ class Manifest:
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, detached, in the model's own order; wrappers are seen through."""
-    return {name: tensor.detach() for name, tensor in unwrap(model).state_dict(keep_vars=True).items()}
+    return {name: tensor.detach() for name, tensor in _live_tensors(model).items()}
+
+
+def _live_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The same, as the model holds them."""
+    tensors: dict[str, Tensor] = unwrap(model).state_dict(keep_vars=True)
+    return tensors
 
 
 def manifest_of(model: nn.Module, *, wire: str = "float32", head: nn.Linear | None = None) -> Manifest:
@@ -97,12 +112,66 @@ def model_fingerprint(model: nn.Module) -> str:
 
 def copy_tensors(destinations: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its destination, converting dtypes, in as few kernel launches as torch has for it."""
-    if len(destinations) == 0:
-        return  # which the multi-tensor copy refuses
+    copy_groups(grouped(destinations, sources))
+
+
+def grouped(destinations: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Group]:
+    """Pairs to copy, by their dtypes: with mixed dtypes in a list, CUDA copies tensor by tensor."""
+    groups: dict[tuple[torch.dtype, torch.dtype], Group] = {}
+    for destination, source in zip(destinations, sources, strict=True):
+        group = groups.setdefault((destination.dtype, source.dtype), ([], []))
+        group[0].append(destination)
+        group[1].append(source)
+    return list(groups.values())
+
+
+def copy_groups(groups: Sequence[Group]) -> None:
+    """What `grouped` returned, as often as it is wanted."""
     with torch.no_grad():
-        torch._foreach_copy_(list(destinations), list(sources))
+        for destinations, sources in groups:
+            torch._foreach_copy_(destinations, sources)
+
+
+class FlatLoader:
+    """Copies flat buffers into a model in place, version after version; what stays the same is worked out once.
+
+    The model's tensors move into one buffer of its own layout, so that a version of the same layout is a single copy.
+
+    Args:
+        model: on the device where it stays; from now on its tensors are written into and never replaced.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        own = model_tensors(model)
+        self._home: Tensor | None = None
+        self._manifest = self._own = manifest_of(model)
+        if own and all(tensor.is_contiguous() for tensor in own.values()):
+            self._home = torch.zeros(self._own.total_bytes, dtype=torch.uint8, device=next(iter(own.values())).device)
+            for tensor, view in zip(_live_tensors(model).values(), self._own.views(self._home), strict=True):
+                tensor.data = view.copy_(tensor.data)
+        self._tensors = list(model_tensors(model).values())
+        self._received: tuple[Tensor, list[Group]] | None = None  # on another device a buffer arrives there as a whole
+
+    def load(self, rows: tuple[TensorSpec, ...], flat: Tensor) -> None:
+        """Copy `flat` ((total_bytes,) uint8 on the CPU, laid out as `rows` say) into the model."""
+        if self._manifest.rows != rows:
+            self._manifest, self._received = Manifest(rows), None
+        if self._home is not None and rows == self._own.rows:
+            self._home.copy_(flat)
+        elif not self._tensors or self._tensors[0].device.type == "cpu":
+            copy_tensors(self._tensors, self._manifest.views(flat))
+        else:
+            self._load_on_device(flat, self._tensors[0].device)
+
+    def _load_on_device(self, flat: Tensor, device: torch.device) -> None:
+        if self._received is None:
+            received = torch.empty_like(flat, device=device)
+            self._received = received, grouped(self._tensors, self._manifest.views(received))
+        received, groups = self._received
+        received.copy_(flat)
+        copy_groups(groups)
 
 
 def load_flat(model: nn.Module, manifest: Manifest, flat: Tensor) -> None:
-    """Copy the tensors of a flat buffer into the model, in place."""
+    """Copy the tensors of a flat buffer into the model, in place, once."""
     copy_tensors(list(model_tensors(model).values()), manifest.views(flat))

@@ -79,7 +79,8 @@ def _payload(samples: Samples, scored: Scored, welcome: Welcome) -> tuple[Array 
     if welcome.transfer == "reference":
         return None, None, None
     if welcome.best_k is None:
-        return None, as_array(samples.inputs), as_array(samples.targets)
+        return None, as_array(samples.inputs.cpu()), as_array(samples.targets)
     scores = torch.where(scored.dropped, float("nan"), scored.scores[welcome.scores[0]])
     rows = (lowest if welcome.lowest_is_hard else highest)(scores, welcome.best_k)
-    return as_array(rows.int()), as_array(samples.inputs[rows]), as_array(samples.targets[rows])
+    inputs = samples.inputs[rows.to(samples.inputs.device)].cpu()
+    return as_array(rows.int()), as_array(inputs), as_array(samples.targets[rows])

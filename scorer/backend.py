@@ -30,10 +30,12 @@ class Backend(Protocol):
         wants_weights: whether the trainer's weights are fetched, checked by `check_manifest` and loaded. If not,
             `version` is set for it before each `score`: the newest that the trainer announced.
         version: the stamp of the answers.
+        precision: what it computes in; never "auto".
     """
 
     fingerprint: dict[str, str]
     device: str
+    precision: str
     num_samples: int
     num_classes: int
     wants_weights: bool
@@ -75,6 +77,7 @@ class SyntheticBackend:
 
     def __init__(self, options: ScorerOptions) -> None:
         self.fingerprint: dict[str, str] = {}
+        self.precision: str = "float32" if options.precision == "auto" else options.precision
         self._chunk_s = options.synthetic_backend.chunk_s
         self._seed = options.synthetic_backend.seed
         self.version: Version | None = None

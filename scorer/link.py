@@ -36,10 +36,12 @@ from common.protocol import (
     decode,
     encode,
 )
+from common.security.credentials import Credentials, Insecure
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from scorer.fetcher import Fetcher
 from scorer.inbox import Inbox, Work
 from scorer.staging import StagedWeights
+from scorer.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,10 @@ class Link:
         connect_s: how long to look for a trainer, at the start and after it fell silent.
         check_manifest: raises ProtocolError if weights of that layout do not fit the model.
         wants_weights: whether to fetch any.
+        security: what this scorer shows to a trainer on tcp.
+
+    Attributes:
+        stopwatch: where the main thread's time goes; begins anew with each session, and travels with every heartbeat.
     """
 
     def __init__(
@@ -75,19 +81,22 @@ class Link:
         connect_s: float,
         check_manifest: Callable[[Weights], None],
         wants_weights: bool = True,
+        security: Credentials | Insecure | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._hello = hello
         self._connect_s = connect_s
         self._wants_weights = wants_weights
+        self._security = security
         self.changed = threading.Condition()
+        self.stopwatch = Stopwatch()
         self._state = State(heard_at=time.monotonic())
         self._inbox = Inbox()
         self._taken_in: int | None = None  # session of the weights that the main thread loads
         self._next_hello = 0.0
         self._next_beat = 0.0
         self._fetcher = Fetcher(lambda fetch: self._send(fetch, WEIGHTS), check_manifest)
-        self._io = IOThread("scorer-io", self, max_frame_bytes=1 << 28)
+        self._io = IOThread("scorer-io", self, max_frame_bytes=1 << 28, security=security)
         self._handlers: dict[type, Callable[..., None]] = {
             Welcome: self._on_welcome,
             Reject: self._on_reject,
@@ -135,7 +144,7 @@ class Link:
                 if (silent_s := time.monotonic() - state.heard_at) > self._connect_s:
                     raise PeerTimeout(
                         f"no trainer heard at {self._endpoint} for {silent_s:.0f} s; "
-                        "is it running, with --listen of the same endpoint?"
+                        + (self._trouble or "is it running, with --listen of the same endpoint?")
                     )
                 if not self._io.alive:
                     raise self._io.error or RuntimeError("the I/O thread ended")
@@ -145,6 +154,10 @@ class Link:
                 if (work := self._inbox.next_work()) is not None:
                     return work
                 self.changed.wait(0.5)
+
+    @property
+    def _trouble(self) -> str | None:
+        return None if self._security is None else self._security.trouble
 
     def loaded(self, staged: StagedWeights) -> None:
         """The staged weights were copied into the model: their buffer may be filled again."""
@@ -213,7 +226,8 @@ class Link:
                 return
             if now >= self._next_beat:
                 self._next_beat = now + inbox.welcome.heartbeat_s
-                self._send(Heartbeat(state.progress, inbox.resident, tuple(inbox.leases), state.progress))
+                spent = self.stopwatch.spent()
+                self._send(Heartbeat(state.progress, inbox.resident, tuple(inbox.leases), state.progress, spent))
             self._fetcher.tick(now)
 
     def _send(self, message: Message, channel: Channel = CONTROL) -> bool:
@@ -240,6 +254,7 @@ class Link:
             return
         self._forget_session()
         self._inbox.begin(welcome)
+        self.stopwatch.begin()
         if self._wants_weights:
             self._fetcher.begin(welcome.session)
             self._io.connect(WEIGHTS, weights_endpoint(self._endpoint, welcome.weights_port))

@@ -1,17 +1,24 @@
 """The scorer's main loop."""
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from common.config import ScorerOptions
 from common.protocol import PROTOCOL_VERSION, Feedback, Hello, Lease
+from common.security import scorer_security
 from scorer.backend import Backend, Learner, make_backend
 from scorer.link import Link, new_incarnation
 from scorer.staging import StagedWeights
+
+if TYPE_CHECKING:
+    from common.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +28,45 @@ def main(options: ScorerOptions) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     backend = make_backend(options)
     hello = hello_of(options, backend)
-    with Link(
+    link = Link(
         options.connect,
         hello,
         connect_s=options.connect_s,
         check_manifest=backend.check_manifest,
         wants_weights=backend.wants_weights,
-    ) as link:
+        security=scorer_security(options, options.connect),
+    )
+    with contextlib.ExitStack() as opened:
+        tracing = opened.enter_context(open_tracing(options, link)) if options.profile else None
+        opened.enter_context(link)
         stop_on_signals(link)
-        serve(link, backend)
+        serve(link, backend, tracing)
     return 0
 
 
-def serve(link: Link, backend: Backend) -> None:
-    """Load weights, score leases and learn until `next_work` has no more."""
+def open_tracing(options: ScorerOptions, link: Link) -> "Tracing":
+    """The trace of --profile, in which the phases of the stopwatch are marked."""
+    # Imported here: a synthetic scorer has no torch, and starts in a fraction of a second.
+    from torch.profiler import record_function
+
+    from common.tracing import Tracing
+
+    link.stopwatch.mark = record_function
+    return Tracing(options.profile_to or Path(f"trace-scorer-{os.getpid()}.json"), "chunks")
+
+
+def serve(link: Link, backend: Backend, tracing: "Tracing | None" = None) -> None:
+    """Load weights, score leases and learn until `next_work` has no more.
+
+    Args:
+        tracing: begins with the first chunk that is scored with weights of the run's second half.
+    """
     session: int | None = None
+    stopwatch = link.stopwatch
     while (work := link.next_work()) is not None:
         if isinstance(work, StagedWeights):
-            backend.load(work)
+            with stopwatch.during("load_s"):
+                backend.load(work)
             link.loaded(work)
             continue
         if session != work.welcome.session:
@@ -47,13 +75,21 @@ def serve(link: Link, backend: Backend) -> None:
         if isinstance(work.order, Lease):
             if not backend.wants_weights:
                 backend.version = work.version
-            link.answer(work.order, backend.score(work.order, work.welcome))
+            if tracing is not None:
+                version = backend.version
+                tracing.before(is_middle=version is not None and 2 * version.step >= work.welcome.steps)
+            with stopwatch.during("answer_s"):
+                candidates = backend.score(work.order, work.welcome)
+                stopwatch.move("answer_s", "read_s", candidates.read_s)
+                stopwatch.move("answer_s", "score_s", candidates.score_s)
+                link.answer(work.order, candidates)
             continue
         assert isinstance(backend, Learner), f"{type(work.order).__name__} for a scorer that does not learn"
-        if not isinstance(work.order, Feedback):
-            backend.load_state(work.order)
-        elif (state := backend.learn(work.order)) is not None:
-            link.send(state)
+        with stopwatch.during("answer_s"):
+            if not isinstance(work.order, Feedback):
+                backend.load_state(work.order)
+            elif (state := backend.learn(work.order)) is not None:
+                link.send(state)
 
 
 def hello_of(options: ScorerOptions, backend: Backend) -> Hello:
@@ -64,7 +100,7 @@ def hello_of(options: ScorerOptions, backend: Backend) -> Hello:
         name=f"{socket.gethostname()}:{os.getpid()}",
         incarnation=new_incarnation(),
         device=backend.device,
-        precision=options.precision,
+        precision=backend.precision,
         backend=options.resolved_backend,
         fingerprint=backend.fingerprint,
         num_samples=backend.num_samples,

@@ -44,6 +44,7 @@ class PredictorBackend:
 
     wants_weights = False
     device = "cpu"
+    precision = "float32"
 
     def __init__(self, options: ScorerOptions) -> None:
         set_threads(options.num_threads)

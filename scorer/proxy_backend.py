@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from common.config import ScorerOptions
 from common.data.fingerprint import data_fingerprint
 from common.data.reader import SampleReader
+from common.data.resident import resident
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
 from common.errors import ConfigError, ProtocolError, TrainingDiverged
@@ -33,6 +34,7 @@ class ProxyBackend:
     """
 
     wants_weights = False
+    precision = "float32"
 
     def __init__(self, options: ScorerOptions) -> None:
         assert options.proxy_model is not None, "the options check that"
@@ -40,6 +42,7 @@ class ProxyBackend:
         self._device = pick_device(options.scorer_device, option="--scorer-device")
         self._options = options
         self._source = open_source(options)
+        self._held = resident(self._source, options.data_device, self._device)
         sample = self._source.sample
         self.fingerprint = data_fingerprint(self._source, options.augment)
         self.device = str(self._device)
@@ -60,7 +63,7 @@ class ProxyBackend:
         raise ProtocolError("a proxy has no use for weights")
 
     def begin(self, welcome: Welcome) -> None:
-        self._reader = make_reader(self._options, self._source, welcome)
+        self._reader = make_reader(self._options, self._held, welcome)
         if self._options.proxy_weights is not None or welcome.generation == self._generation:
             return  # frozen, or the same life of the same trainer: what was learned holds
         self._generation = welcome.generation
@@ -76,7 +79,7 @@ class ProxyBackend:
         started = time.perf_counter()
         samples = self._reader.read(lease.positions())
         read = time.perf_counter()
-        inputs = self._source.prepare(samples.inputs).to(self._device)
+        inputs = self._source.prepare(samples.inputs.to(self._device))
         targets = samples.targets.to(self._device)
         head = find_head(self._model, None)
         scored = score_candidates(self._model, head, inputs, targets, welcome.scores, embeddings=welcome.embeddings)

@@ -1,47 +1,76 @@
-"""The resident weights: a copy of the model in this scorer's precision, of exactly one weights version."""
+"""The resident weights: the model, at exactly one weights version, and its form in this scorer's precision."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from common.config.shared import RECALIBRATE_EVERY
 from common.errors import ProtocolError
 from common.models import unwrap
+from common.precision.calibration import Calibration
+from common.precision.forms import make_form
 from common.protocol import Weights
 from common.scoring import Scored, score_candidates
-from common.weights import Manifest, load_flat, manifest_of
+from common.weights import FlatLoader, Manifest, manifest_of
 from scorer.staging import StagedWeights
 
 
 class Replica:
     """Owned by the main thread: versions change only between two calls of `score`.
 
+    The model is the master, in float32; the form that scores follows it with each version.
+
     Args:
         model: on `device` from now on; its initial weights are never used for scoring.
         head: the last linear layer; computes in float32 whatever the precision (bfloat16 ties the top two classes).
-        precision: see `common.scoring.score_candidates`; "float32" is exact.
+        precision: see `common.precision.forms.make_form`; "float32" is exact.
+        compile: see there.
+        recalibrate_every: see `common.precision.calibration.Calibration`.
+
+    Raises:
+        ConfigError: see `make_form`.
     """
 
-    def __init__(self, model: nn.Module, head: nn.Linear, device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        head: nn.Linear,
+        device: torch.device,
+        precision: str,
+        *,
+        compile: bool = False,
+        recalibrate_every: int = RECALIBRATE_EVERY,
+    ) -> None:
         self._model = model.to(device).eval().requires_grad_(False)
         self._head = head
         self._device = device
-        self._precision = precision
         self._own = manifest_of(unwrap(model))
+        self._checked: tuple[object, int] | None = None  # versions differ in their bytes alone, mostly
+        self._loader = FlatLoader(self._model)
+        self.form = make_form(model, head, precision, compile=compile)
+        self._calibration = Calibration(self.form, recalibrate_every)
 
     def check_manifest(self, message: Weights) -> None:
         """Raise ProtocolError unless these weights fit the model. Any thread."""
-        if message.manifest is not None:
+        if message.manifest is not None and (message.manifest, message.total_bytes) != self._checked:
             manifest = Manifest(message.manifest)
             manifest.check_matches(self._own)
             if message.total_bytes != manifest.total_bytes:
                 raise ProtocolError(
                     f"weights: {message.total_bytes} bytes announced, their tensors take {manifest.total_bytes}"
                 )
+            self._checked = message.manifest, message.total_bytes
+
+    def begin(self) -> None:
+        """Another session, maybe of another trainer with other weights: calibrated anew."""
+        self._calibration.begin()
 
     def load(self, staged: StagedWeights) -> None:
         """Swap to a staged version, in place."""
-        load_flat(self._model, Manifest(staged.manifest), torch.from_numpy(staged.flat))
+        self._loader.load(staged.manifest, torch.from_numpy(staged.flat))
+        self.form.refresh()
+        self._calibration.weights_changed()
 
     def score(
         self,
@@ -49,19 +78,17 @@ class Replica:
         targets: Tensor,
         names: Sequence[str],
         embeddings: bool = False,
-        precision: str | None = None,
+        exact: bool = False,
     ) -> Scored:
         """All scores of one chunk in one forward pass; `inputs` as the source prepared them, on any device.
 
         Args:
-            precision: another than the replica's own: float32, to judge that by.
+            exact: by the master, in float32: to judge the form by.
         """
+        inputs = inputs.to(self._device)
+        if not exact:
+            self._calibration.before(inputs)
+        forward = None if exact or self.form.precision == "float32" else self.form
         return score_candidates(
-            self._model,
-            self._head,
-            inputs.to(self._device),
-            targets.to(self._device),
-            names,
-            precision=precision or self._precision,
-            embeddings=embeddings,
+            self._model, self._head, inputs, targets.to(self._device), names, embeddings=embeddings, forward=forward
         )

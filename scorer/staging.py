@@ -51,9 +51,13 @@ class Transfer:
         start, stop = bucket_span(message.bucket, len(self.buffer))
         if message.num_buckets != self.total or len(message.buffer) != stop - start:
             raise ProtocolError(f"weights: bucket {message.bucket} has {len(message.buffer)} bytes, not {stop - start}")
-        if bucket_checksum(message.buffer) != message.crc32:
+        if bucket_checksum(message.buffer) != message.checksum:
             raise ProtocolError(f"weights: checksum of bucket {message.bucket} of {tuple(self.version)} is wrong")
-        self.buffer[start:stop] = np.frombuffer(message.buffer, dtype=np.uint8)
+        received = np.frombuffer(message.buffer, dtype=np.uint8)
+        if self.total == 1 and received.flags.writeable:
+            self.buffer = received  # where the transport received it: nobody else has it
+        else:
+            self.buffer[start:stop] = received
         self.received += 1
         if self.received < self.total:
             return None
@@ -61,10 +65,13 @@ class Transfer:
         return StagedWeights(self.version, self.manifest, self.buffer)
 
     def next_window(self) -> tuple[int, int] | None:
-        """(first bucket, number) to ask for now, keeping half a window under way; None if enough is."""
-        known = self.total if self.received else 1
+        """(first bucket, number) to ask for now, keeping half a window under way; None if enough is.
+
+        How many there are comes with the first: until then a window is asked for, and the trainer sends what it has.
+        """
+        known = self.total if self.received else WINDOW
         if self.asked >= known or self.asked - self.received > WINDOW // 2:
             return None
-        first, count = self.asked, min(WINDOW, known - self.asked) if self.received else 1
+        first, count = self.asked, min(WINDOW, known - self.asked)
         self.asked += count
         return first, count

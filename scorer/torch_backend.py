@@ -5,9 +5,12 @@ import time
 from common.config import ScorerOptions
 from common.data.fingerprint import data_fingerprint
 from common.data.reader import SampleReader
+from common.data.resident import resident
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
 from common.models import build_model, find_head
+from common.precision.auto import choose_precision
+from common.precision.forms import compiles
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
 from common.weights import model_fingerprint
 from scorer.answers import make_answer, make_reader
@@ -35,7 +38,16 @@ class TorchBackend:
         self.device = str(device)
         self.num_samples = sample.num_samples
         self.num_classes = sample.num_classes
-        self._replica = Replica(model, head, device, options.precision)
+        model = model.to(device)
+        precision: str = options.precision
+        if precision == "auto":
+            precision = choose_precision(model, head, self._source, compile=options.compile)
+        compile = options.compile and compiles(precision)
+        self._replica = Replica(
+            model, head, device, precision, compile=compile, recalibrate_every=options.recalibrate_every
+        )
+        self.precision = precision
+        self._held = resident(self._source, options.data_device, device)
         self._reader: SampleReader | None = None
         self.version: Version | None = None
 
@@ -43,7 +55,8 @@ class TorchBackend:
         self._replica.check_manifest(message)
 
     def begin(self, welcome: Welcome) -> None:
-        self._reader = make_reader(self._options, self._source, welcome)
+        self._reader = make_reader(self._options, self._held, welcome)
+        self._replica.begin()
 
     def load(self, staged: StagedWeights) -> None:
         self._replica.load(staged)
@@ -56,12 +69,12 @@ class TorchBackend:
         read = time.perf_counter()
         version = self.version  # stamped as the forward pass starts; later would flatter the staleness
         assert version is not None, "a lease before weights"
-        inputs = self._source.prepare(samples.inputs)
+        inputs = self._source.prepare(samples.inputs.to(self.device))
         scored = self._replica.score(inputs, samples.targets, welcome.scores, welcome.embeddings and not lease.is_audit)
         score_s = time.perf_counter() - read
         exact = None
-        if lease.is_audit and self._options.precision != "float32":
-            exact = self._replica.score(inputs, samples.targets, welcome.scores, precision="float32")
+        if lease.is_audit and self.precision != "float32":
+            exact = self._replica.score(inputs, samples.targets, welcome.scores, exact=True)
         return make_answer(
             lease, welcome, version, samples, scored, read_s=read - started, score_s=score_s, exact=exact
         )

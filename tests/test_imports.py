@@ -112,7 +112,16 @@ def test_only_the_experiment_starts_scorer_and_trainer() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["common.cli", "common.cli run", "common.cli compare", "common.cli report", "trainer.__main__", "scorer.__main__"],
+    [
+        "common.cli",
+        "common.cli run",
+        "common.cli compare",
+        "common.cli plan",
+        "common.cli report",
+        "common.cli keygen",
+        "trainer.__main__",
+        "scorer.__main__",
+    ],
 )
 def test_help_answers_within_a_second_and_without_torch(module: str) -> None:
     name, *words = module.split()

@@ -10,6 +10,8 @@ import pytest
 
 from common.config import IrreducibleOptions, RunOptions, ScorerOptions, TrainerOptions, load_options
 from common.config.compare import CompareFlags
+from common.config.keygen import KeygenOptions
+from common.config.plan import PlanOptions
 from common.config.report import ReportOptions
 from common.experiment.compare.arms import read_arms
 
@@ -21,7 +23,9 @@ KINDS = {
     "scorer": ScorerOptions,
     "irreducible": IrreducibleOptions,
     "compare": CompareFlags,
+    "plan": PlanOptions,
     "report": ReportOptions,
+    "keygen": KeygenOptions,
 }
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^marginstream .*$", "\n".join(SHELL_BLOCKS), flags=re.MULTILINE)

@@ -71,6 +71,7 @@ def assemble(options: TrainerOptions, source: Source, model: nn.Module, head: nn
         uniform_fraction=chosen.uniform_fraction,
         class_quota=chosen.class_quota,
         weight_cap=chosen.weight_cap,
+        collapse=not options.step.capture,
     )
     ledger = _ledger(options, source)
     needs_targets = entry.needs_targets or chosen.class_quota is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 from common.data.reader import SampleReader
 from common.data.source import Source
 from trainer.candidates import NOT_STREAMED, Picked
+from trainer.moving import NOW, Mover, Ready
 
 Origin = Literal["plain", "fresh", "stale", "reused", "fallback"]
 
@@ -36,6 +37,7 @@ class Batch:
             drawn twice is one row and not missing.
         scores, margins: (b,) float32 on the CPU, of the method's score and of the minimal margin; NaN where unknown,
             empty where nothing was selected.
+        ready: when the tensors on the device are; whoever hands the batch out waits for it on the training stream.
     """
 
     inputs: Tensor
@@ -51,6 +53,11 @@ class Batch:
     margins: Tensor = field(default_factory=lambda: torch.empty(0))
     effective_size: float = math.nan
     num_missing: int = 0
+    ready: Ready = NOW
+
+    def await_ready(self) -> None:
+        """Order the training stream behind the tensors; never blocks the thread."""
+        self.ready.wait(self.inputs, self.targets, self.weights)
 
     @property
     def is_selected(self) -> bool:
@@ -62,49 +69,72 @@ class Batch:
 
 
 class Gatherer:
-    """Puts batches together: reads and augments by position, normalises, moves to the trainer's device.
+    """Puts batches together: reads and augments by position, moves to the trainer's device, normalises there.
 
     Runs on the feeder thread, beside the training step.
     """
 
     def __init__(self, source: Source, candidates: SampleReader, plain: SampleReader, device: torch.device) -> None:
-        self._source = source
+        self.source = source
         self.candidates = candidates
         self.plain = plain
-        self._device = device
+        self._mover = Mover(device)
+        self.device = device
 
-    def to_device(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw samples to what the model takes; normalisation happens on the device."""
-        return self._source.prepare(inputs.to(self._device)), targets.to(self._device)
+    def read_candidates(self, positions: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray, Ready]:
+        """Prepared inputs, targets, ids, and when they are ready."""
+        with self._mover.beside():
+            samples = self.candidates.read(positions)
+            return *self._prepared(samples.inputs, samples.targets), samples.ids, self._mover.ready()
 
     def plain_batch(self, positions: np.ndarray, step: int, origin: Origin) -> Batch:
         """A batch of the plain order."""
-        samples = self.plain.read(positions)
-        inputs, targets = self.to_device(samples.inputs, samples.targets)
-        return Batch(inputs, targets, torch.ones(len(samples), device=self._device), samples.ids, step, origin)
+        with self._mover.beside():
+            samples = self.plain.read(positions)
+            return self._unweighted(samples.inputs, samples.targets, samples.ids, step, origin)
 
     def shipped_batch(self, positions: np.ndarray, inputs: Tensor, targets: Tensor, step: int, origin: Origin) -> Batch:
         """A plain batch of samples that came as payload."""
-        ids = self.candidates.order.ids(positions)
-        inputs, targets = self.to_device(inputs, targets)
-        return Batch(inputs, targets, torch.ones(len(ids), device=self._device), ids, step, origin)
+        with self._mover.beside():
+            return self._unweighted(inputs, targets, self.candidates.order.ids(positions), step, origin)
 
     def picked_batch(self, picked: Picked, step: int, origin: Origin, num_candidates: int) -> Batch:
         """A batch of selected candidates, by reference or out of the payload."""
         inputs, targets = picked.inputs, picked.targets
-        if inputs is None or targets is None:
-            samples = self.candidates.fetch(picked.ids, picked.visits)
-            inputs, targets = samples.inputs, samples.targets
-        return batch_of(picked, *self.to_device(inputs, targets), step, origin, num_candidates)
+        with self._mover.beside():
+            if inputs is None or targets is None:
+                samples = self.candidates.fetch(picked.ids, picked.visits)
+                inputs, targets = samples.inputs, samples.targets
+            weights = self._mover.move(picked.weights)
+            moved = (*self._prepared(inputs, targets), weights)
+            return batch_of(picked, *moved, step, origin, num_candidates, self._mover.ready())
+
+    def _prepared(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw samples to what the model takes; uint8 goes over the bus, normalisation happens on the device."""
+        return self.source.prepare(self._mover.move(inputs)), self._mover.move(targets)
+
+    def _unweighted(self, inputs: Tensor, targets: Tensor, ids: np.ndarray, step: int, origin: Origin) -> Batch:
+        weights = torch.ones(len(ids), device=self._mover.device)
+        inputs, targets = self._prepared(inputs, targets)
+        return Batch(inputs, targets, weights, ids, step, origin, ready=self._mover.ready())
 
 
-def batch_of(picked: Picked, inputs: Tensor, targets: Tensor, step: int, origin: Origin, num_candidates: int) -> Batch:
-    """A batch of selected candidates whose prepared samples are on the trainer's device."""
+def batch_of(
+    picked: Picked,
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    step: int,
+    origin: Origin,
+    num_candidates: int,
+    ready: Ready = NOW,
+) -> Batch:
+    """A batch of selected candidates; prepared samples and weights are on the trainer's device."""
     steps = picked.version_steps
     return Batch(
         inputs,
         targets,
-        picked.weights.to(targets.device),
+        weights,
         picked.ids,
         step,
         origin,
@@ -115,6 +145,7 @@ def batch_of(picked: Picked, inputs: Tensor, targets: Tensor, step: int, origin:
         picked.margins,
         _effective_size(picked.weights.numpy()),
         picked.num_missing,
+        ready,
     )
 
 

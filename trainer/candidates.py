@@ -104,22 +104,21 @@ class CandidateSet:
         remembered: Callable[[Ints], np.ndarray] | None = None,
     ) -> None:
         self._chunks = chunks
-        positions = np.concatenate([chunk.positions for chunk in chunks])
-        self.ids = order.ids(positions)
-        self.visits = order.epochs(positions)
-        self.version_steps = np.concatenate(
+        self.ids = _joined_arrays([order.ids_between(chunk.start, chunk.stop) for chunk in chunks])
+        self.visits = order.epochs(_joined_arrays([chunk.positions for chunk in chunks]))
+        self.version_steps = _joined_arrays(
             [np.full(len(chunk), chunk.version.step, dtype=np.int64) for chunk in chunks]
         )
-        self.wanted = np.concatenate(
-            [np.ones(len(chunk), dtype=bool) if chunk.wanted is None else chunk.wanted for chunk in chunks]
-        )
-        scores = {name: torch.cat([_available(chunk, name) for chunk in chunks]) for name in score_names}
-        if remembered is not None and not self.wanted.all():
-            missing = ~self.wanted
+        scores = {name: _joined_tensors([_available(chunk, name) for chunk in chunks]) for name in score_names}
+        missing = _unwanted(chunks)
+        self.num_unwanted = 0 if missing is None else int(missing.sum())
+        if remembered is not None and missing is not None:
             self.version_steps[missing] = NOT_STREAMED
+            scores["loss"] = scores["loss"].clone()
             scores["loss"][torch.from_numpy(missing)] = torch.from_numpy(remembered(self.ids[missing]))
-        self.margins = torch.cat([_scores(chunk, "mms") for chunk in chunks])
-        self.offer = Offer(
+        self.margins = _joined_tensors([_scores(chunk, "mms") for chunk in chunks])
+        self._taken: list[Tensor] = []
+        self._offer = Offer(
             scores,
             torch.from_numpy(self.ids),
             epoch=int(self.visits[0]),
@@ -128,6 +127,15 @@ class CandidateSet:
             errors=_joined([chunk.errors for chunk in chunks]),
             features=_joined([chunk.features for chunk in chunks]),
         )
+
+    @property
+    def offer(self) -> Offer:
+        """What is left. What was taken is taken out here, for the step that asks again: most never do."""
+        if self._taken:
+            taken_B = torch.zeros(len(self), dtype=torch.bool)
+            taken_B[torch.cat(self._taken)] = True
+            self._offer, self._taken = self._offer.without(taken_B), []
+        return self._offer
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,7 +152,7 @@ class CandidateSet:
     def take(self, selection: Selection) -> Picked:
         """The selected ones, which are gone from the offer."""
         rows = selection.indices.numpy()
-        scores = next(iter(self.offer.scores.values()), None)
+        scores = next(iter(self._offer.scores.values()), None)
         probability = selection.probability
         inputs, targets = self._shipped(rows)
         picked = Picked(
@@ -159,9 +167,7 @@ class CandidateSet:
             targets,
             selection.num_missing,
         )
-        taken_B = torch.zeros(len(self), dtype=torch.bool)
-        taken_B[selection.indices] = True
-        self.offer = self.offer.without(taken_B)
+        self._taken.append(selection.indices)
         return picked
 
     def _shipped(self, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
@@ -185,18 +191,38 @@ class CandidateSet:
 
 
 def _scores(chunk: ScoredChunk, name: str) -> Tensor:
-    return chunk.scores.get(name, torch.full((len(chunk),), torch.nan))
+    scores = chunk.scores.get(name)
+    return torch.full((len(chunk),), torch.nan) if scores is None else scores
 
 
 def _available(chunk: ScoredChunk, name: str) -> Tensor:
+    """The scores of what can be trained on, maybe the chunk's own: to be read only."""
     scores = _scores(chunk, name)
     if chunk.payload is None or len(chunk.payload.rows) == len(chunk):
-        return scores.clone()
+        return scores
     shipped = torch.full_like(scores, torch.nan)
     shipped[chunk.payload.rows] = scores[chunk.payload.rows]
     return shipped
 
 
+def _unwanted(chunks: Sequence[ScoredChunk]) -> np.ndarray | None:
+    """(B,) bool: positions whose score is remembered; None where there are none, which is the usual case."""
+    if all(chunk.wanted is None for chunk in chunks):
+        return None
+    unwanted = _joined_arrays(
+        [np.zeros(len(chunk), dtype=bool) if chunk.wanted is None else ~chunk.wanted for chunk in chunks]
+    )
+    return unwanted if unwanted.any() else None
+
+
+def _joined_arrays(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _joined_tensors(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
-    return torch.cat(present) if len(present) == len(parts) else None
+    return _joined_tensors(present) if len(present) == len(parts) else None

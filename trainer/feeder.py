@@ -15,19 +15,27 @@ class Stopped(Exception):
 
 
 class Feeder(Generic[T]):
-    """Calls `prepare(step)` for one step after the other, one step ahead of whoever calls `get`.
+    """Calls `prepare(step)` for one step after the other, some steps ahead of whoever calls `get`.
 
     Args:
         prepare: runs on the feeder's thread; may wait, looking at `is_awaited` and `stopping`.
         start_step, stop_step: the steps to prepare.
+        ahead: the most batches that are ready and not asked for yet.
         wake: called, on the training thread, when it starts to wait: prepare may give up waiting for better.
     """
 
     def __init__(
-        self, prepare: Callable[[int], T], start_step: int, stop_step: int, *, wake: Callable[[], None] = lambda: None
+        self,
+        prepare: Callable[[int], T],
+        start_step: int,
+        stop_step: int,
+        *,
+        ahead: int = 1,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._prepare = prepare
         self._steps = range(start_step, stop_step)
+        self._ahead = ahead
         self._wake = wake
         self._changed = threading.Condition()
         self._ready: dict[int, T] = {}
@@ -36,6 +44,7 @@ class Feeder(Generic[T]):
         self.stopping = False
         self.waited_s = 0.0
         self.waited_until = 0.0  # end of the last wait, by time.perf_counter
+        self.busy_s = 0.0  # that its thread computed, waits left out
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
 
     def start(self) -> None:
@@ -81,10 +90,11 @@ class Feeder(Generic[T]):
         try:
             for step in self._steps:
                 prepared = self._prepare(step)
+                self.busy_s = time.thread_time()
                 with self._changed:
                     self._ready[step] = prepared
                     self._changed.notify_all()
-                    while step in self._ready and not self.stopping:
+                    while len(self._ready) >= self._ahead and not self.stopping:
                         self._changed.wait()
                     if self.stopping:
                         return

@@ -8,8 +8,12 @@ from torch import nn
 from common.config import TrainerOptions
 from common.data.augment import Augmentation
 from common.data.reader import SampleReader
+from common.data.resident import resident
 from common.data.source import Source
 from common.order import Order
+from common.precision.auto import choose_precision
+from common.precision.form import Form
+from common.precision.forms import compiles, make_form
 from trainer.assembly import Assembly
 from trainer.batch import Batch, Gatherer
 from trainer.curves import UniformCandidates
@@ -19,13 +23,15 @@ from trainer.link import ScorerLink
 from trainer.plan import Plan
 from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
 
+AHEAD_ON_GPU = 3
+
 
 def make_gatherer(options: TrainerOptions, source: Source, device: torch.device) -> Gatherer:
     """Reads both orders, augmented as the options say, onto a device."""
     augmentation = Augmentation(options.augment, options.seed, source.sample)
-    num = source.sample.num_samples
+    num, held = source.sample.num_samples, resident(source, options.data_device, device)
     candidates, plain = (
-        SampleReader(source, augmentation, Order(num, options.seed, stream)) for stream in ("candidates", "plain")
+        SampleReader(held, augmentation, Order(num, options.seed, stream)) for stream in ("candidates", "plain")
     )
     return Gatherer(source, candidates, plain, device)
 
@@ -45,6 +51,7 @@ def make_fresh_sourcing(options: TrainerOptions, gatherer: Gatherer, plan: Plan,
 
 def make_fresh_selecting(
     options: TrainerOptions,
+    source: Source,
     assembly: Assembly,
     sourcing: FreshSourcing,
     gatherer: Gatherer,
@@ -61,13 +68,26 @@ def make_fresh_selecting(
         head,
         uniform,
         batch_size=options.batch_size,
-        precision=options.precision,
+        form=_fresh_form(options, source, model, head),
+        recalibrate_every=options.recalibrate_every,
     )
+
+
+def _fresh_form(options: TrainerOptions, source: Source, model: nn.Module, head: nn.Linear) -> Form | None:
+    """What scores in another precision than float32; None where nothing is to be scored, or in float32."""
+    if options.mode != "fresh" or not options.entry.needs_scorer:
+        return None
+    precision: str = options.precision
+    if precision == "auto":
+        precision = choose_precision(model, head, source, compile=options.compile)
+    if precision == "float32":
+        return None
+    return make_form(model, head, precision, compile=options.compile and compiles(precision))
 
 
 def make_fresh_feeder(options: TrainerOptions, sourcing: FreshSourcing) -> Feeder[Batch | FreshCandidates]:
     """Plain batches, and candidates for the training thread to score."""
-    return Feeder(sourcing.prepare, 0, options.steps)
+    return Feeder(sourcing.prepare, 0, options.steps, ahead=_ahead(options, sourcing.device))
 
 
 def make_stale_feeder(
@@ -95,5 +115,16 @@ def make_stale_feeder(
         on_finish=link.finish_selecting,
         on_used=link.audits.choose,
     )
-    feeder = Feeder(stale.prepare, 0, options.steps, wake=link.pool.wake)
+    ahead = _ahead(options, gatherer.device)
+    feeder = Feeder(stale.prepare, 0, options.steps, ahead=ahead, wake=link.pool.wake)
     return cast(Feeder[Batch | FreshCandidates], feeder)
+
+
+def _ahead(options: TrainerOptions, device: torch.device) -> int:
+    """Batches ready ahead of need, each judged at the step that trains on it.
+
+    A GPU works off what the training thread has queued, and a late batch is a gap at once. On the CPU the feeder runs
+    while the step does; there more would only age the scores, and where no score may be older than its step there are
+    none to be had ahead.
+    """
+    return AHEAD_ON_GPU if device.type == "cuda" and options.max_staleness > 0 else 1

@@ -4,8 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from trainer.batch import Batch
 
 
@@ -37,8 +35,7 @@ class Figures:
             self.reused_samples += len(batch)
         elif batch.is_selected:
             self.selected_samples += batch_size - batch.num_missing
-        values, counts = np.unique(batch.staleness, return_counts=True)
-        self.staleness_counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        self.staleness_counts.update(batch.staleness.tolist())
 
     @property
     def selected_fraction(self) -> float:

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.config.shared import RECALIBRATE_EVERY
 from common.errors import TrainingDiverged
+from common.precision.calibration import Calibration
+from common.precision.form import Form
 from common.protocol import Version
 from common.scoring import Scored, score_candidates
 from trainer.assembly import Assembly
@@ -19,6 +22,7 @@ from trainer.candidates import Picked
 from trainer.chunks import Payload, ScoredChunk
 from trainer.curves import UniformCandidates
 from trainer.leases import Pace
+from trainer.moving import NOW, Ready
 from trainer.plan import Plan
 from trainer.sourcing import PlainBatches
 
@@ -34,6 +38,7 @@ class Chunk:
     inputs: Tensor
     targets: Tensor
     ids: np.ndarray
+    ready: Ready = NOW
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class FreshSourcing:
         self._draws_ahead = draws_ahead
         self._pace = pace
         self.next_position = 0
+        self.device = gatherer.device
 
     def prepare(self, step: int) -> Batch | FreshCandidates:
         if not self._plan.selects(step):
@@ -89,9 +95,8 @@ class FreshSourcing:
         """The next chunk. The training thread may call it where the feeder draws nothing ahead."""
         start = self.next_position
         self.next_position += self._chunk_size
-        samples = self._gatherer.candidates.read(np.arange(start, self.next_position))
-        inputs, targets = self._gatherer.to_device(samples.inputs, samples.targets)
-        return Chunk(start, self.next_position, inputs, targets, samples.ids)
+        positions = np.arange(start, self.next_position)
+        return Chunk(start, self.next_position, *self._gatherer.read_candidates(positions))
 
 
 class FreshSelecting:
@@ -100,6 +105,10 @@ class FreshSelecting:
     Args:
         assembly: the method, the queue, the ledger, and what they ask for.
         uniform: gets loss, accuracy and tau of the candidates.
+        form: what scores in another precision than the model's own; follows the weights, step by step.
+        recalibrate_every: see `common.precision.calibration.Calibration`.
+
+    Attributes:
         precision: of the forward passes that score.
     """
 
@@ -113,7 +122,8 @@ class FreshSelecting:
         uniform: UniformCandidates,
         *,
         batch_size: int,
-        precision: str = "float32",
+        form: Form | None = None,
+        recalibrate_every: int = RECALIBRATE_EVERY,
     ) -> None:
         self._assembly = assembly
         self._selector = assembly.selector
@@ -123,7 +133,9 @@ class FreshSelecting:
         self._head = head
         self._uniform = uniform
         self._batch_size = batch_size
-        self._precision = precision
+        self._form = form
+        self._calibration = None if form is None else Calibration(form, recalibrate_every)
+        self.precision = "float32" if form is None else form.precision
         self.num_scored = 0
 
     def batch(self, candidates: FreshCandidates, step: int) -> Batch:
@@ -132,6 +144,9 @@ class FreshSelecting:
         Raises:
             TrainingDiverged: no candidate has a finite score.
         """
+        if self._form is not None and self._calibration is not None:
+            self._form.refresh()
+            self._calibration.weights_changed()
         offered = self._selector.offer([self._score(chunk, step) for chunk in candidates.chunks], step)
         for chunk in self._sourcing.due(step):
             offered += self._selector.offer([self._score(chunk, step)], step)
@@ -151,9 +166,11 @@ class FreshSelecting:
     def _batch_of(self, picked: Picked, step: int, offered: int) -> Batch:
         if picked.inputs is None or picked.targets is None:
             return self._gatherer.picked_batch(picked, step, "fresh", offered)
-        return batch_of(picked, picked.inputs, picked.targets, step, "fresh", offered)
+        weights = picked.weights.to(picked.targets.device)
+        return batch_of(picked, picked.inputs, picked.targets, weights, step, "fresh", offered)
 
     def _score(self, chunk: Chunk, step: int) -> ScoredChunk:
+        chunk.ready.wait(chunk.inputs, chunk.targets)
         wanted = self._assembly.plan_visit(chunk.start, chunk.stop)
         whole = ScoredChunk(
             chunk.start,
@@ -170,14 +187,16 @@ class FreshSelecting:
             return whole
         inputs = chunk.inputs if rows is None else chunk.inputs[rows]
         targets = chunk.targets if rows is None else chunk.targets[rows]
+        if self._calibration is not None:
+            self._calibration.before(inputs)
         scored = score_candidates(
             self._model,
             self._head,
             inputs,
             targets,
             self._assembly.score_names,
-            precision=self._precision,
             embeddings=self._assembly.embeddings,
+            forward=self._form,
         )
         self.num_scored += scored.num
         self._uniform.add(scored.num, scored.loss_mean, scored.accuracy, scored.tau)

@@ -17,6 +17,7 @@ from common.models import unwrap
 from common.order import Order
 from common.processes import private_folder
 from common.protocol import DEFAULT_LIMITS, Feedback
+from common.security import trainer_security
 from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import model_fingerprint
 from trainer.assembly import Assembly
@@ -85,7 +86,13 @@ class ScorerLink:
             lease_s=terms.lease_s,
         )
         self.service = Service(terms, self.pool, self._publisher, histories_of, self.audits)
-        self._io = IOThread("trainer-io", self.service, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
+        self._security = trainer_security(options, options.listen)
+        self._io = IOThread(
+            "trainer-io",
+            self.service,
+            max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes,
+            security=self._security,
+        )
         self._opened_at = time.perf_counter()
         self._closing = contextlib.ExitStack()
         self.endpoint = ""
@@ -101,7 +108,7 @@ class ScorerLink:
             self.service.weights_port = port_of(self._io.bind(WEIGHTS, weights))
             self._io.start()
             self._closing = opened.pop_all()
-        log.info("scorers connect with: marginstream scorer --connect %s", self.endpoint)
+        log.info("scorers connect with: marginstream scorer --connect %s%s", self.endpoint, self._options.key_flags)
         self.push(0)
         return self
 
@@ -131,7 +138,10 @@ class ScorerLink:
         self.service.push_wanted = False
         exact = self._options.fallback == "wait"
         slot = self._publisher.push(
-            step, wire=self.service.weights.wire, wait_s=self._options.service.silence_s if exact else 0.0
+            step,
+            wire=self.service.weights.wire,
+            wait_s=self._options.service.silence_s if exact else 0.0,
+            is_wanted=self.service.weights.is_wanted,
         )
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))
@@ -160,13 +170,18 @@ class ScorerLink:
 
     # -- figures ------------------------------------------------------------------------------------------------------
 
+    @property
+    def io_busy_s(self) -> float:
+        """Seconds that the thread which talks to scorers worked."""
+        return self._io.busy_s
+
     def summary(self) -> dict[str, Any]:
         traffic, publisher = self.service.traffic, self._publisher
         elapsed_s = max(time.perf_counter() - self._opened_at, 1e-9)
         return {
             "leases": self.pool.account(),
             "refused": self.pool.refused(),
-            "events": dict(traffic.events),
+            "events": dict(traffic.events) | (dict(self._security.events) if self._security is not None else {}),
             "audits": dict(self.audits.counts),
             "pushes": publisher.pushed,
             "pushes_skipped": publisher.skipped,
@@ -220,4 +235,5 @@ def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generati
         leases_per_scorer=options.service.leases_per_scorer,
         silence_s=options.service.silence_s,
         lease_s=options.service.lease_s,
+        steps=options.steps,
     )

@@ -19,12 +19,15 @@ from common.devices import pick_device, set_threads
 from common.errors import TrainingDiverged
 from common.models import build_model, load_state, unwrap
 from common.run import Run
+from common.tracing import NUM_TRACED, Tracing
 from trainer.agreement import AgreementLog
 from trainer.evaluate import Evaluation, evaluate
 from trainer.optimizers import build_optimizer, build_schedule
 from trainer.pictures import write_pictures
+from trainer.profile import profile_words
 from trainer.recalibrate import recalibrated, recalibration_inputs
-from trainer.step import BatchMeans, train_step
+from trainer.step import BatchMeans
+from trainer.stepping import make_step
 from trainer.stream import SelectedBatches
 from trainer.trace import Trace
 from trainer.words import closing_words, log_line
@@ -44,31 +47,43 @@ def main(options: TrainerOptions) -> int:
         Run(options) as run,
         SelectedBatches(options, source, model, generation=run.generation) as batches,
         Trace(run.folder / "trace.jsonl") if options.log.trace else contextlib.nullcontext() as trace,
+        Tracing(run.folder / "trace-trainer.json", "steps") if options.profile else contextlib.nullcontext() as tracing,
     ):
         stopped_by = stop_on_signals(batches)
-        summary = train(run, batches, source, model, trace)
+        summary = train(run, batches, source, model, trace, tracing)
         if stopped_by:
             summary["stopped_by"] = stopped_by[0].name
         torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
         if batches.ledger is not None:
             batches.ledger.save(run.folder / "ledger.npz")
         write_pictures(run.folder, batches, source, model)
-        summary["words"] = closing_words(summary)
+        summary["words"] = f"{closing_words(summary)}\n{profile_words(summary['profile'])}"
         log.info("%s Run folder: %s", summary["words"], run.folder)
     run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
     return 128 + stopped_by[0] if stopped_by else 0
 
 
-def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, trace: Trace | None) -> dict[str, Any]:
+def train(
+    run: Run,
+    batches: SelectedBatches,
+    source: Source,
+    model: nn.Module,
+    trace: Trace | None,
+    tracing: Tracing | None = None,
+) -> dict[str, Any]:
     """The loop, to be read aloud. Returns the summary."""
     options = run.options
     device = next(model.parameters()).device
-    optimizer = build_optimizer(options, model.parameters())
+    optimizer = build_optimizer(options, model.parameters(), capturable=options.step.capture)
     schedule = build_schedule(optimizer, options, options.steps)
+    train_step = make_step(model, optimizer, schedule, options)
     means = BatchMeans(device)
     agreement = AgreementLog(run.folder / "agreement.jsonl")
     accuracy_at = -1
     evaluation = None
+    batches.tally.phases = run.timing.seconds  # what is timed here is part of the profile
+    if tracing is not None:
+        run.timing.mark = torch.profiler.record_function
 
     def train_s() -> float:
         return batches.tally.elapsed_s - run.timing.seconds.get("evaluate", 0.0)
@@ -87,8 +102,10 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
     torch.manual_seed(options.seed)  # dropout and the like
     model.train()
     for batch in batches:
+        if tracing is not None:
+            tracing.before(is_middle=2 * batch.step >= options.steps - NUM_TRACED)
         with run.timing("step"):
-            result = train_step(model, optimizer, schedule, batch, options)
+            result = train_step(batch)
         with run.timing("push"):
             batches.step(result.losses)
         means.add(batch, result)
@@ -100,7 +117,7 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
         if run.due(options.log.log_every) or run.step == 1:
             losses = means.take()
             check_finite(losses, run.step)
-            figures = {**losses, "lr": schedule.get_last_lr()[0], **batches.curves(), **run.timing.shares()}
+            figures = {**losses, "lr": float(schedule.get_last_lr()[0]), **batches.curves()}
             log_figures(figures)
             agreement.write(batches.tally.agreement)
             log.info("%s", log_line(run.step, options.steps, figures, evaluation))
@@ -114,7 +131,6 @@ def train(run: Run, batches: SelectedBatches, source: Source, model: nn.Module, 
         **batches.summary(),
         "wall_s": run.timing.wall_s,
         "train_s": train_s(),
-        **run.timing.shares(),
         "mode": options.mode,
         "method": options.method,
         "data": options.data,

@@ -18,23 +18,30 @@ logger = logging.getLogger(__name__)
 FUSED_DEVICES = ("cpu", "cuda")
 
 
-def build_optimizer(options: LearningOptions, params: Iterable[nn.Parameter]) -> Optimizer:
+def build_optimizer(options: LearningOptions, params: Iterable[nn.Parameter], *, capturable: bool = False) -> Optimizer:
     """`--optimizer` at its peak rate `--lr`. Parameters that need no gradient are left out.
 
     Weight decay is added to the gradient for sgd and adam, and decoupled for adamw (Loshchilov & Hutter 2019,
     arXiv:1711.05101); it applies to every parameter, as in the papers of the residual nets.
+
+    Args:
+        capturable: all that changes from step to step, the rate included, is a tensor on the parameters' device, so
+            that a CUDA graph sees it change.
     """
     trained = [param for param in params if param.requires_grad]
-    lr, weight_decay = options.lr, options.optim.weight_decay
+    weight_decay = options.optim.weight_decay
+    lr: float | Tensor = options.lr
+    if capturable and trained:
+        lr = torch.tensor(options.lr, device=trained[0].device)
     # One kernel for all parameters: on one core, a third of the time that a loop over those of a small model takes.
     fused = all(param.device.type in FUSED_DEVICES and param.is_floating_point() for param in trained)
     if options.optimizer == "sgd":
         momentum, nesterov = options.optim.momentum, options.optim.nesterov
         return SGD(trained, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
     if options.optimizer == "adam":
-        return Adam(trained, lr, weight_decay=weight_decay, fused=fused)
+        return Adam(trained, lr, weight_decay=weight_decay, fused=fused, capturable=capturable)
     assert options.optimizer == "adamw", f"unknown optimiser {options.optimizer!r}"
-    return AdamW(trained, lr, weight_decay=weight_decay, fused=fused)
+    return AdamW(trained, lr, weight_decay=weight_decay, fused=fused, capturable=capturable)
 
 
 def build_schedule(optimizer: Optimizer, options: LearningOptions, steps: int | None = None) -> LambdaLR:

@@ -30,6 +30,7 @@ class Pool:
         self._changed = threading.Condition()
         self._chunks: dict[int, ScoredChunk] = {}
         self._closed = False
+        self._was_refused = True  # the last `issue` gave no lease: room is waited for
         self.next_step = 0
         self.announced: Version | None = None
         self.changes = 0  # grows with whatever ends a `wait`
@@ -51,12 +52,14 @@ class Pool:
                     credits=credits,
                     now=time.monotonic(),
                 )
+                self._was_refused = held is None
                 if held is None or len(held):
                     return held
                 # Every score of this chunk is remembered: no scorer need see it.
                 assert held.wanted is not None, "an empty chunk"
                 self._book.accept(session, held.lease)
                 self._add(ScoredChunk(held.start, held.stop, self.announced, {}, held.wanted))
+            self._was_refused = True
             return None
 
     def lease(self, session: int, lease: int) -> Outstanding | None:
@@ -109,7 +112,7 @@ class Pool:
             if self.next_step == next_step:
                 return  # `take` was there before: no need to wake the I/O thread
             self.next_step = next_step
-        self.on_room()
+        self._tell([], has_room=True)
 
     def take(self, step: int) -> list[ScoredChunk]:
         """The chunks for this step, in the order of their positions, or [] if there are too few fresh enough ones."""
@@ -157,7 +160,7 @@ class Pool:
     def _tell(self, dropped: list[ScoredChunk], *, has_room: bool) -> None:
         for chunk in dropped:
             self.on_drop(chunk)
-        if has_room:
+        if has_room and self._was_refused:  # else scorers hold all that they may, and the next answer brings a lease
             self.on_room()
 
     def wait(self, timeout_s: float, seen: int | None = None) -> None:

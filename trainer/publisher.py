@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from common.buckets import bucket_checksum, bucket_span
 from common.protocol import Version
-from common.weights import Manifest, copy_tensors, manifest_of, model_tensors
+from common.weights import Group, Manifest, copy_groups, grouped, manifest_of, model_tensors
 
 Wire = Literal["float32", "bf16"]
 WIRES: tuple[Wire, ...] = ("float32", "bf16")
@@ -31,9 +31,10 @@ class Slot:
 
     host: Tensor
     device: Tensor
-    views: dict[Wire, list[Tensor]]
+    copies: dict[Wire, list[Group]]  # from the model into `device`
     wire: Wire = "float32"
     version: Version | None = None
+    is_empty: bool = False  # a version that nobody fetches: nothing was copied
     copied: "torch.cuda.Event | None" = None  # the device-to-host copy is over
     filling: bool = False
     checksums: dict[int, int] = field(default_factory=dict)
@@ -73,20 +74,24 @@ class Publisher:
         on_gpu = self._device.type == "cuda"
         host = torch.zeros(self.manifests["float32"].total_bytes, dtype=torch.uint8, pin_memory=on_gpu)
         device = torch.zeros_like(host, device=self._device) if on_gpu else host
-        return Slot(host, device, {wire: manifest.views(device) for wire, manifest in self.manifests.items()})
+        if on_gpu:
+            torch.cuda.current_stream(self._device).synchronize()  # zeroed before another stream writes to it
+        copies = {wire: grouped(manifest.views(device), self._tensors) for wire, manifest in self.manifests.items()}
+        return Slot(host, device, copies)
 
     def manifest(self, slot: Slot) -> Manifest:
         return self.manifests[slot.wire]
 
     # -- training thread ----------------------------------------------------------------------------------------------
 
-    def push(self, step: int, *, wire: Wire = "float32", wait_s: float = 0.0) -> Slot | None:
+    def push(self, step: int, *, wire: Wire = "float32", wait_s: float = 0.0, is_wanted: bool = True) -> Slot | None:
         """Copy the weights between two steps; returns the slot to hand to `announce`, or None if none was free.
 
         Args:
             step: optimiser steps completed.
             wire: dtype of the parameters on the wire; the head and the buffers keep their own.
             wait_s: how long to wait for a free slot; 0 skips this version.
+            is_wanted: False where no scorer fetches weights: the version is announced and nothing is copied.
         """
         started = time.perf_counter()
         deadline = started + wait_s
@@ -96,7 +101,16 @@ class Publisher:
                 return None
             time.sleep(0.001)  # only `fallback = wait` comes here: an exact run rather waits than skips
         slot.wire = wire
-        copy_tensors(slot.views[wire], self._tensors)
+        slot.is_empty = not is_wanted
+        if is_wanted:
+            self._copy(slot)
+        slot.version = Version(self._generation, step)
+        self.pushed += 1
+        self.stall_s += time.perf_counter() - started
+        return slot
+
+    def _copy(self, slot: Slot) -> None:
+        copy_groups(slot.copies[slot.wire])
         if self._stream is not None:
             # The copy above is ordered with training on its stream; the transfer to the host runs beside the next step.
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -104,10 +118,6 @@ class Publisher:
                 slot.host.copy_(slot.device, non_blocking=True)
                 slot.copied = torch.cuda.Event()
                 slot.copied.record(self._stream)
-        slot.version = Version(self._generation, step)
-        self.pushed += 1
-        self.stall_s += time.perf_counter() - started
-        return slot
 
     def _claim(self) -> Slot | None:
         with self._lock:
@@ -143,7 +153,7 @@ class Publisher:
             for slot in self._slots:
                 slot.pins.discard(session)
             for slot in self._slots:
-                if slot.version == version and not slot.filling:
+                if slot.version == version and not slot.filling and not slot.is_empty:
                     slot.pins.add(session)
                     return slot
         return None

@@ -90,7 +90,7 @@ class Selector:
             remembered=self._ledger.losses_of if remembers and self._ledger is not None else None,
         )
         self.num_offered += len(candidates)
-        self.num_remembered += int((~candidates.wanted).sum())
+        self.num_remembered += candidates.num_unwanted
         self._note(candidates, chunks)
         self.method.observe(candidates.offer)
         if self.kind == "stream":
@@ -134,20 +134,21 @@ class Selector:
     def note_late(self, chunk: ScoredChunk) -> None:
         """Remember the scores of a chunk that is too stale to be offered: they were counted on when it was leased."""
         if self._ledger is not None:
-            self._remember(chunk, self._order.ids(chunk.positions))
+            self._remember(chunk, self._order.ids_between(chunk.start, chunk.stop))
 
     def _note(self, candidates: CandidateSet, chunks: Sequence[ScoredChunk]) -> None:
         if self._ledger is None:
             return
         self._ledger.visited(candidates.ids)
-        stops = np.cumsum([len(chunk) for chunk in chunks])
-        for chunk, ids in zip(chunks, np.split(candidates.ids, stops[:-1]), strict=True):
-            self._remember(chunk, ids)
+        start = 0
+        for chunk in chunks:
+            self._remember(chunk, candidates.ids[start : start + len(chunk)])
+            start += len(chunk)
 
     def _remember(self, chunk: ScoredChunk, ids: np.ndarray) -> None:
         """What a forward pass said, of samples whose payload was not shipped too."""
         assert self._ledger is not None, "nothing to remember with"
-        rows = np.ones(len(ids), dtype=bool) if chunk.wanted is None else chunk.wanted
+        rows = slice(None) if chunk.wanted is None else chunk.wanted
         news = {name: row.numpy()[rows] for name, row in chunk.scores.items()}
         first = self.score_names[0] if self.score_names else ""
         self._ledger.scored(ids[rows], losses=news.get("loss"), scores=news.get(first))

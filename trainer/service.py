@@ -66,7 +66,7 @@ class Service:
 
     Attributes:
         weights_port: told to scorers on tcp; 0 for ipc.
-        push_wanted: a scorer joined that the newest version's dtype does not serve.
+        push_wanted: there is a scorer that the newest version does not serve, see `WeightsDesk.is_left_out`.
     """
 
     def __init__(
@@ -141,6 +141,7 @@ class Service:
     def announce(self, slot: Slot) -> None:
         """Tell the scorers of a new version and let leases move on."""
         self._pool.announce(self.weights.announce(slot))
+        self.push_wanted |= any(map(self.weights.is_left_out, self.sessions))  # joined since the push
         self.sessions.issue_leases()
 
     def revoke(self, leases: dict[int, list[int]]) -> None:
@@ -190,7 +191,7 @@ class Service:
         if (mismatch := self._terms.mismatch(hello)) is not None:
             self._reject(peer, *mismatch)
             return
-        self.push_wanted |= self.weights.is_too_coarse_for(hello)
+        self.push_wanted |= self.weights.is_left_out(hello)
         welcome = self._terms.welcome(
             secrets.randbits(63),
             wire=self.weights.wire,
@@ -211,6 +212,7 @@ class Service:
         session = self.sessions.heard(peer)
         session.resident = beat.resident
         self.sessions.progressed(session, beat.progress)
+        self.sessions.note_spent(session, beat.spent)
 
     def _on_return(self, peer: bytes, message: Return) -> None:
         session = self.sessions.heard(peer)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
-from common.protocol import Array, Hello, Lease, Message, Revoke, Version, Welcome, pack_mask
+from common.protocol import Array, Hello, Lease, Message, Revoke, Spent, Version, Welcome, pack_mask
 from common.transport import CONTROL, Channel
 from trainer.audits import Audits
 from trainer.leases import Outstanding, Wanted
@@ -74,6 +74,7 @@ class Sessions:
         self._histories_of = histories_of
         self._audits = audits
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
+        self._spent: dict[int, Spent] = {}  # by session, those that ended too
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -124,6 +125,10 @@ class Sessions:
             session.progress = progress
             session.progress_at = time.monotonic()
             session.stuck = False
+
+    def note_spent(self, session: Session, spent: Spent | None) -> None:
+        if spent is not None:
+            self._spent[session.id] = spent
 
     def give_back(self, session: Session, leases: Sequence[int]) -> None:
         """It will not answer these: the chunks go to others, an audit to nobody."""
@@ -213,6 +218,12 @@ class Sessions:
         )
 
     # -- figures, for any thread --------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> Spent:
+        """What all scorers so far did with their time, as of their last heartbeats."""
+        known = list(self._spent.values())
+        return Spent(*(sum(times) for times in zip(*known, strict=True))) if known else Spent(0, 0, 0, 0, 0)
 
     @property
     def precisions(self) -> set[str]:

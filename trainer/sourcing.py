@@ -1,6 +1,7 @@
 """Where a step's batch comes from: the plain order, the pool, or a fallback. Runs on the feeder thread."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class PlainBatches:
         self.warm_up()
         assert self._warm is not None
         warm, self._warm = self._warm, None
-        return Batch(warm.inputs, warm.targets, warm.weights, warm.ids, step, origin)
+        return replace(warm, step=step, origin=origin)
 
     def warm_up(self) -> None:
         """Have a batch in stock, so that a fallback costs no read."""

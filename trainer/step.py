@@ -1,6 +1,8 @@
 """One optimiser step on a batch, and the means of what it saw."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +27,35 @@ def train_step(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     batch: Batch,
     options: LearningOptions,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> StepResult:
-    """Forward, backward of mean(weights · losses), clip, step. Never waits for the device."""
-    outputs = model(batch.inputs)
-    losses = per_sample_loss(model, outputs, batch.targets, options.optim.label_smoothing)
+    """Forward, backward of mean(weights · losses), clip, step. Never waits for the device.
+
+    Args:
+        forward: the model's forward pass in another form; the model itself by default.
+    """
     optimizer.zero_grad(set_to_none=True)
-    (batch.weights * losses).mean().backward()
-    if options.optim.clip_norm is not None:
-        clip_gradients(model.parameters(), options.optim.clip_norm)
+    result = take_gradients(model, batch.inputs, batch.targets, batch.weights, options, forward or model)
     optimizer.step()
     schedule.step()
-    return StepResult(losses.detach(), _num_correct(outputs, batch.targets))
+    return result
+
+
+def take_gradients(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    options: LearningOptions,
+    forward: Callable[[Tensor], Any],
+) -> StepResult:
+    """Forward, backward, clip: everything between `zero_grad` and the optimiser's step."""
+    outputs = forward(inputs)
+    losses = per_sample_loss(model, outputs, targets, options.optim.label_smoothing)
+    (weights * losses).mean().backward()
+    if options.optim.clip_norm is not None:
+        clip_gradients(model.parameters(), options.optim.clip_norm)
+    return StepResult(losses.detach(), _num_correct(outputs, targets))
 
 
 def _num_correct(outputs: object, targets: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class SelectedBatches:
         else:
             sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
             self._feeder = make_fresh_feeder(options, sourcing)
-            self._fresh = make_fresh_selecting(options, assembly, sourcing, gatherer, model, head, uniform)
+            self._fresh = make_fresh_selecting(options, source, assembly, sourcing, gatherer, model, head, uniform)
         self.tally = Tally(
             options, source, assembly.selector, self._feeder, uniform, link=self._link, fresh=self._fresh
         )
@@ -162,10 +162,13 @@ class SelectedBatches:
     def _next_batch(self) -> Batch:
         step = self.completed
         prepared = self._feeder.get(step, lambda waited_s: self._while_waiting(step, waited_s))
-        if isinstance(prepared, Batch):
-            return prepared
-        assert self._fresh is not None, "candidates to be scored here, outside of fresh mode"
-        return self._fresh.batch(prepared, step)
+        if not isinstance(prepared, Batch):
+            assert self._fresh is not None, "candidates to be scored here, outside of fresh mode"
+            started = time.perf_counter()
+            prepared = self._fresh.batch(prepared, step)
+            self.tally.add("score", time.perf_counter() - started)
+        prepared.await_ready()
+        return prepared
 
     def _while_waiting(self, step: int, waited_s: float) -> None:
         """Between two steps, so the weights stand still: push them if nothing announced is fresh enough."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from common.config import TrainerOptions
 from common.data.source import Source
+from common.protocol import Spent
 from trainer.accounting import Account, Cost
 from trainer.agreement import Agreement, mean_agreement
 from trainer.batch import Batch
@@ -14,6 +15,7 @@ from trainer.figures import Figures
 from trainer.fresh import FreshSelecting
 from trainer.link import ScorerLink
 from trainer.plan import Plan
+from trainer.profile import Profile
 from trainer.selector import Selector
 
 
@@ -27,6 +29,7 @@ class Tally:
     Attributes:
         cost: of one sample; unknown until it is counted.
         start_wait_s: seconds that scorers were waited for before step 1.
+        phases: seconds of the training thread by phase of `trainer.profile`, without waiting; filled by the loop.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Tally:
         self._plan = Plan.of(options)
         self._first_step_at: float | None = None
         self._last_step_at = 0.0
+        self._io_before_s = 0.0
+        self.phases: dict[str, float] = {}
         self.figures = Figures()
         self.selected = SelectedSamples(source.is_noisy)
         self.cost = Cost()
@@ -57,6 +62,11 @@ class Tally:
     def begin(self) -> None:
         """The first step begins."""
         self._first_step_at = self._last_step_at = time.perf_counter()
+        self._io_before_s = 0.0 if self._link is None else self._link.io_busy_s
+
+    def add(self, phase: str, seconds: float) -> None:
+        """The training thread spent time on a phase of `trainer.profile`."""
+        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
 
     def count(self, batch: Batch) -> None:
         """A batch was trained."""
@@ -78,11 +88,20 @@ class Tally:
         until = max(self._last_step_at, self._feeder.waited_until)
         return self._feeder.waited_s / max(until - self._first_step_at, 1e-9)
 
+    def profile(self) -> Profile:
+        """Where the time since the first step went."""
+        beside = {"feeder": self._feeder.busy_s}
+        spent = Spent(0, 0, 0, 0, 0)
+        if self._link is not None:
+            beside["io"] = self._link.io_busy_s - self._io_before_s
+            spent = self._link.service.sessions.spent
+        return Profile.of(self.elapsed_s, {**self.phases, "wait": self._feeder.waited_s}, beside, spent)
+
     def account(self) -> Account:
         """What was trained and scored, and what it cost."""
         scored: dict[tuple[str, str], int] = {}
         if self._fresh is not None:
-            scored = {("torch", self._options.precision): self._fresh.num_scored}
+            scored = {("torch", self._fresh.precision): self._fresh.num_scored}
         elif self._link is not None:
             scored = dict(self._link.service.traffic.scored)
         audited = self._link.audits.num_forward if self._link is not None else 0
@@ -104,6 +123,7 @@ class Tally:
             **{f"selection/{name}": value for name, value in self._selector.method.figures().items()},
             **self.figures.curves(),
             "time/waited_fraction": self.waited_fraction,
+            **self.profile().curves(),
             "scorers": self._link.num_scorers if self._link is not None else 0,
         }
 
@@ -117,6 +137,7 @@ class Tally:
             "queue_expired": self._selector.queue.num_expired,
             "waited_fraction": self.waited_fraction,
             "start_wait_s": self.start_wait_s,
+            "profile": self.profile().summary(),
             "agreement": mean_agreement(self.agreement),
             **(self._link.summary() if self._link is not None else {}),
         }

@@ -47,6 +47,7 @@ class Terms:
     leases_per_scorer: int = 2
     silence_s: float = 10.0
     lease_s: float = 60.0
+    steps: int = 0
 
     def mismatch(self, hello: Hello) -> tuple[str, str] | None:
         """The first field that differs, and a sentence for the person at the scorer."""
@@ -89,4 +90,5 @@ class Terms:
             heartbeat_s=HEARTBEAT_S,
             silence_s=self.silence_s,
             embeddings=self.embeddings,
+            steps=self.steps,
         )

@@ -11,6 +11,8 @@ from trainer.publisher import Publisher, Slot, Wire
 from trainer.sessions import Send, Session, Sessions
 from trainer.terms import FOREIGN_BACKENDS
 
+WITHOUT_WEIGHTS = ("predictor", "proxy")  # backends that fetch none
+
 
 class WeightsDesk:
     """Which version a scorer should have, and its buckets on request.
@@ -34,17 +36,26 @@ class WeightsDesk:
         precisions = self._sessions.precisions
         return "bf16" if precisions and "float32" not in precisions else "float32"
 
-    def version_for(self, scorer: Hello | Session) -> Version | None:
-        """The newest version, unless it was rounded to bf16 and a float32 scorer should wait for an exact one."""
-        newest = self._publisher.newest
-        if newest is None or self.is_too_coarse_for(scorer):
-            return None
-        return newest.version
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a push is for anybody: a scorer that fetches weights, or the first one to come. Any thread."""
+        sessions = list(self._sessions)
+        return not sessions or any(session.backend not in WITHOUT_WEIGHTS for session in sessions)
 
-    def is_too_coarse_for(self, scorer: Hello | Session) -> bool:
+    def version_for(self, scorer: Hello | Session) -> Version | None:
+        """The newest version, unless this scorer has to wait for another push."""
         newest = self._publisher.newest
-        was_rounded = newest is not None and self._wire == "auto" and newest.wire == "bf16"
-        return was_rounded and scorer.precision == "float32" and scorer.backend not in FOREIGN_BACKENDS
+        return None if newest is None or self.is_left_out(scorer) else newest.version
+
+    def is_left_out(self, scorer: Hello | Session) -> bool:
+        """The newest version was rounded to bf16 and this scorer computes in float32, or it has no bytes to fetch."""
+        newest = self._publisher.newest
+        if newest is None or scorer.backend in WITHOUT_WEIGHTS:
+            return False
+        was_rounded = self._wire == "auto" and newest.wire == "bf16"
+        return newest.is_empty or (
+            was_rounded and scorer.precision == "float32" and scorer.backend not in FOREIGN_BACKENDS
+        )
 
     def announce(self, slot: Slot) -> Version:
         """Tell the scorers of a new version."""
@@ -76,7 +87,7 @@ class WeightsDesk:
                 bucket=bucket,
                 num_buckets=total,
                 total_bytes=manifest.total_bytes,
-                crc32=checksum,
+                checksum=checksum,
                 manifest=manifest.rows if bucket == 0 else None,
                 buffer=data,
             )

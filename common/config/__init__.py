@@ -16,7 +16,14 @@ from common.config.shared import SharedOptions
 from common.config.show import describe_options
 from common.config.toml import to_toml, write_toml
 from common.config.trainer import TrainerOptions
-from common.config.training import LogOptions, OptimOptions, ScheduleOptions, SelectionOptions, ServiceOptions
+from common.config.training import (
+    LogOptions,
+    OptimOptions,
+    ScheduleOptions,
+    SelectionOptions,
+    ServiceOptions,
+    StepOptions,
+)
 
 __all__ = [
     "AugmentOptions",
@@ -33,6 +40,7 @@ __all__ = [
     "SelectionOptions",
     "ServiceOptions",
     "SharedOptions",
+    "StepOptions",
     "SyntheticBackendOptions",
     "SyntheticOptions",
     "TrainerOptions",

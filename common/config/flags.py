@@ -87,7 +87,8 @@ def _twin(kind: type[Options]) -> Any:
             fields[name] = tyro.conf.Positional[Annotated[tuple[str, ...], shown]]
         elif field.annotation is bool:
             hint = "(default: on)" if field.default else "(default: off)"
-            fields[name] = Annotated[bool, tyro.conf.arg(help=text, help_behavior_hint=hint)]
+            shown = tyro.conf.arg(help=text, help_behavior_hint=hint, aliases=aliases.get(name))
+            fields[name] = Annotated[bool, shown]
         else:
             fields[name] = Annotated[
                 tuple[str, ...],

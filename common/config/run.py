@@ -1,12 +1,14 @@
 """Options of a whole run on this machine, and what each of its processes gets of them."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from common.config.base import COMMAND_FIELDS
+from common.config.endpoint import from_here, is_interface
 from common.config.scorer import ScorerOptions, ScoringOptions
+from common.config.shared import SMALL_MACHINE_CORES
 from common.config.trainer import TrainerOptions
 from common.selection.registry import wrong_backend
 
@@ -17,11 +19,24 @@ class RunOptions(ScoringOptions, TrainerOptions):
     scorers: int = Field(
         default=1, ge=0, description="number of scorer processes; none are started unless the mode is stale"
     )
+    pin: Literal["auto", "none"] = Field(
+        default="auto",
+        description="auto gives trainer and scorers cores of their own on machines of up to "
+        f"{SMALL_MACHINE_CORES} cores; none leaves all of them to the system",
+    )
 
     @property
     def resolved_backend(self) -> str:
         """`backend`, or what the method asks for."""
         return self.entry.backend if self.backend == "auto" else self.backend
+
+    @model_validator(mode="after")
+    def _listens_at_an_address(self) -> Self:
+        if self.listen is not None and is_interface(self.listen):
+            raise ValueError(
+                f"--listen {self.listen}: scorers of a run are told it, so name an address of the interface"
+            )
+        return self
 
     @model_validator(mode="after")
     def _backend_serves_the_method(self) -> Self:
@@ -45,10 +60,11 @@ class RunOptions(ScoringOptions, TrainerOptions):
         device = self.device if device is None else device
         return TrainerOptions(**(self._share(TrainerOptions) | {"listen": listen, "out": out, "device": device}))
 
-    def for_scorer(self, *, connect: str, device: str | None = None) -> ScorerOptions:
+    def for_scorer(self, *, connect: str, device: str | None = None, profile_to: Path | None = None) -> ScorerOptions:
         """A scorer's options. `device` None leaves the one given."""
         device = self.scorer_device if device is None else device
-        own = {"connect": connect, "scorer_device": device, "backend": self.resolved_backend}
+        own: dict[str, Any] = {"connect": from_here(connect), "scorer_device": device, "backend": self.resolved_backend}
+        own["profile_to"] = profile_to if self.profile else None
         return ScorerOptions(**(self._share(ScorerOptions) | own))
 
     def _share(self, kind: type[TrainerOptions] | type[ScorerOptions]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.config.access import AccessOptions, check_access
 from common.config.base import ConnectEndpoint, Device, Options
-from common.config.shared import PrecisionOptions, SharedOptions
+from common.config.shared import PrecisionOptions, ProfileOptions, SharedOptions
 
 
 class SyntheticBackendOptions(Options):
@@ -16,7 +17,7 @@ class SyntheticBackendOptions(Options):
     seed: int = Field(default=0, ge=0, description="seed of the scores")
 
 
-class ScoringOptions(PrecisionOptions):
+class ScoringOptions(ProfileOptions, PrecisionOptions):
     """What a scorer is told beyond the shared options, by `scorer` and by `run` alike."""
 
     scorer_device: Device = Field(default="auto", description="device of the scorers: auto, cpu, cuda, cuda:N or mps")
@@ -55,15 +56,23 @@ class ScoringOptions(PrecisionOptions):
             for name in ("proxy_model", "proxy_weights"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"--{name.replace('_', '-')} needs --backend proxy, got --backend {self.backend}")
-        if backend in ("proxy", "predictor") and self.precision != "float32":
+        if backend in ("proxy", "predictor") and self.precision not in ("float32", "auto"):
             raise ValueError(f"--backend {backend} computes in float32, got --precision {self.precision}")
         return self
 
 
-class ScorerOptions(ScoringOptions, SharedOptions):
+class ScorerOptions(AccessOptions, ScoringOptions, SharedOptions):
     """One scorer process."""
 
     # Where only one kind of process is meant, --device says enough; in a file `device` stays the trainer's.
     flag_aliases: ClassVar[dict[str, tuple[str, ...]]] = {"scorer_device": ("--device",)}
 
     connect: ConnectEndpoint = Field(description="endpoint of the trainer: ipc://PATH or tcp://HOST:PORT")
+    profile_to: Path | None = Field(
+        default=None, description="file for the trace of --profile; by default trace-scorer-PID.json where it started"
+    )
+
+    @model_validator(mode="after")
+    def _connects_to_whom_it_may(self) -> Self:
+        check_access("--connect", self.connect, self)
+        return self

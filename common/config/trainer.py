@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from common.config.base import ListenEndpoint
+from common.config.access import ListenOptions
 from common.config.learning import LearningOptions
-from common.config.shared import PrecisionOptions
-from common.config.training import LogOptions, SelectionOptions, ServiceOptions
+from common.config.shared import PrecisionOptions, ProfileOptions
+from common.config.training import LogOptions, SelectionOptions, ServiceOptions, StepOptions
 from common.selection.registry import METHODS, Entry
 
 
@@ -41,7 +41,7 @@ Candidates = Annotated[int | Literal["auto"], BeforeValidator(_parse_candidates)
 Payload = Annotated[str, AfterValidator(_check_payload)]
 
 
-class TrainerOptions(PrecisionOptions, LearningOptions):
+class TrainerOptions(ListenOptions, ProfileOptions, PrecisionOptions, LearningOptions):
     """One training run."""
 
     init: Path | None = Field(default=None, description="file with the parameters to start from")
@@ -80,10 +80,7 @@ class TrainerOptions(PrecisionOptions, LearningOptions):
         default="auto", description="dtype of pushed weights; auto: float32 for float32 scorers, else bf16"
     )
     out: Path | None = Field(default=None, description="run folder; by default runs/DATA-METHOD-TIME")
-    listen: ListenEndpoint | None = Field(
-        default=None,
-        description="endpoint for scorers: ipc://PATH or tcp://127.0.0.1:PORT; by default a private ipc one",
-    )
+    step: StepOptions = Field(default=StepOptions(), description="how the training step is computed")
     selection: SelectionOptions = Field(default=SelectionOptions(), description="when selection applies")
     service: ServiceOptions = Field(default=ServiceOptions(), description="waiting, leases and liveness")
     log: LogOptions = Field(default=LogOptions(), description="what is recorded, how often")

@@ -19,6 +19,20 @@ class OptimOptions(Options):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
 
 
+class StepOptions(Options):
+    """How the training step is computed. Scores are not concerned."""
+
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="of the forward and backward pass: bf16 by autocast; parameters and optimiser stay in float32",
+    )
+    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    capture: bool = Field(
+        default=False,
+        description="CUDA: replay the whole step as one graph; samples drawn twice are then computed twice",
+    )
+
+
 class ScheduleOptions(Options):
     """Learning-rate schedule, counted in steps."""
 

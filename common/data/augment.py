@@ -6,12 +6,12 @@ however many threads work on it. n = samples, C = channels, H, W = height and wi
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import AugmentOptions
 from common.data.autoaugment import NUM_DRAWS, AutoAugment
 from common.data.source import SampleSpec
+from common.data.windows import windows_at
 from common.errors import ConfigError
 from common.order import integers_below, keyed_uint64
 
@@ -57,7 +57,8 @@ class Augmentation:
             ids: (n,) int64, the sample ids.
 
         Returns:
-            Like inputs; row i depends on row i of the arguments alone. The same tensor where nothing is switched on.
+            Like inputs and where they lie, the same bytes on every device; row i depends on row i of the arguments
+            alone. The same tensor where nothing is switched on.
         """
         assert len(inputs) == len(epochs) == len(ids), "inputs, epochs and ids must have one length"
         options = self._options
@@ -94,15 +95,20 @@ def describe(options: AugmentOptions) -> str:
 def _crop_and_flip(images: Tensor, draws: np.ndarray, padding: int, flip: bool) -> Tensor:
     """A crop of the original size out of the image with `padding` black pixels on each side, mirrored half the time."""
     num, channels, height, width = images.shape
-    wide = width + 2 * padding
-    rows = integers_below(draws[:, 0], 2 * padding + 1)[:, None] + np.arange(height)
-    columns = integers_below(draws[:, 1], 2 * padding + 1)[:, None] + np.arange(width)
-    if flip:
-        columns = np.where(integers_below(draws[:, 2], 2)[:, None] == 1, columns[:, ::-1], columns)
-    # One gather for all samples: slicing them one by one, or by shift, is no faster and holds Python's lock.
-    index = torch.from_numpy(rows * wide)[:, :, None] + torch.from_numpy(columns)[:, None, :]
-    padded = F.pad(images, (padding, padding, padding, padding))
-    return padded.flatten(2).gather(2, index.view(num, 1, -1).expand(-1, channels, -1)).view(images.shape)
+    tall, wide = height + 2 * padding, width + 2 * padding
+    down, right = (integers_below(draws[:, column], 2 * padding + 1) for column in (0, 1))
+    mirrored = integers_below(draws[:, 2], 2) == 1 if flip else np.zeros(num, dtype=bool)
+    order = np.argsort(mirrored, kind="stable")  # those to mirror come last, to be mirrored in one go
+    place = np.argsort(order)
+    starts = place * (channels * tall * wide) + down * wide + np.where(mirrored, 2 * padding - right, right)
+    order_n, starts_n = torch.from_numpy(np.stack([order, starts])).to(images.device)
+
+    padded = images.new_zeros(num, channels, tall, wide)
+    inner, num_plain = padded[:, :, padding : padding + height, padding : padding + width], num - int(mirrored.sum())
+    images = images.index_select(0, order_n)
+    inner[:num_plain] = images[:num_plain]
+    inner[num_plain:] = images[num_plain:].flip(3)
+    return windows_at(padded, starts_n, height, width)
 
 
 def _cut_out(images: Tensor, draws: np.ndarray, side: int) -> Tensor:
@@ -110,5 +116,5 @@ def _cut_out(images: Tensor, draws: np.ndarray, side: int) -> Tensor:
     height, width = images.shape[-2:]
     down = np.arange(height) - integers_below(draws[:, 0], height)[:, None] + side // 2
     right = np.arange(width) - integers_below(draws[:, 1], width)[:, None] + side // 2
-    inside = ((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :]
-    return images * torch.from_numpy((~inside).astype(np.uint8))[:, None]
+    outside = ~(((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :])
+    return images * torch.from_numpy(outside.view(np.uint8)).to(images.device)[:, None]

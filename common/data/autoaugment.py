@@ -15,12 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.data.windows import windows_at
 from common.order import integers_below
 
 NUM_DRAWS = 5  # which policy; for each of its two operations: whether it applies, and its sign
 _TOP_LEVEL = 9  # levels are 0 to 9
 _SIGNED = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness"}
+_BY_LEVEL = {"ShearX", "ShearY", "Rotate"}  # one index of pixels serves all images of a level
 _FRACTION_BITS = 16  # of the fixed-point matrices, as in Pillow: below 0.01 pixel off at 512 pixels
+
+Level = int | Tensor  # of all images, or (n,) int64 with one of each
 
 
 class AutoAugment:
@@ -41,6 +45,7 @@ class AutoAugment:
         self._operations = np.array([[self._names.index(operation[0]) for operation in policy] for policy in policies])
         self._probabilities = np.array([[operation[1] for operation in policy] for policy in policies])
         self._levels = np.array([[operation[2] or 0 for operation in policy] for policy in policies])
+        self._by_level = np.array([operation in _BY_LEVEL for operation in self._names])
         self._signs = np.array([-1 if operation in _SIGNED else 1 for operation in self._names])
 
     def __call__(self, images: Tensor, draws: np.ndarray) -> Tensor:
@@ -63,16 +68,20 @@ class AutoAugment:
         return images
 
     def _apply(self, images: Tensor, operations: np.ndarray, levels: np.ndarray) -> Tensor:
-        """One operation for each image; −1 is none. Images of one operation and level go together, some 40 groups."""
-        groups = np.where(operations >= 0, operations * 64 + levels + _TOP_LEVEL, -1)
+        """One operation for each image; −1 is none. Images of one operation go together, some 20 groups."""
+        groups = operations * 64 + np.where(self._by_level[operations], levels + _TOP_LEVEL, 0)
+        groups[operations < 0] = -1
         order = np.argsort(groups, kind="stable")
-        images = images.index_select(0, torch.from_numpy(order))
+        upload = torch.from_numpy(np.stack([order, np.argsort(order), levels[order]])).to(images.device)
+        order_n, place_n, levels_n = upload
+        images = images.index_select(0, order_n)
         values, starts = np.unique(groups[order], return_index=True)
         for group, start, stop in zip(values.tolist(), starts, [*starts[1:], len(order)], strict=True):
             if group >= 0:
-                operation = OPERATIONS[self._names[group // 64]]
-                images[start:stop] = operation(images[start:stop], group % 64 - _TOP_LEVEL)
-        return images.index_select(0, torch.from_numpy(np.argsort(order, kind="stable")))
+                name = self._names[group // 64]
+                level = group % 64 - _TOP_LEVEL if name in _BY_LEVEL else levels_n[start:stop]
+                images[start:stop] = OPERATIONS[name](images[start:stop], level)
+        return images.index_select(0, place_n)
 
 
 def _divide(values: Tensor, divisor: int) -> Tensor:
@@ -80,9 +89,15 @@ def _divide(values: Tensor, divisor: int) -> Tensor:
     return (values.to(torch.int32) * ((1 << 19) // divisor + 1)) >> 19
 
 
-def _blend(images: Tensor, other: Tensor | int, level: int) -> Tensor:
+def _each(level: Level) -> Level:
+    """A level as it broadcasts against (n, C, H, W), in int16: wider numbers would widen the images."""
+    return level.to(torch.int16).view(-1, 1, 1, 1) if isinstance(level, Tensor) else level
+
+
+def _blend(images: Tensor, other: Tensor | int, level: Level) -> Tensor:
     """From `other` (level −10) over `images` (level 0) onwards, in tenths: (n, C, H, W) in 0 … 255 → uint8."""
-    mixed = images.to(torch.int16) * (10 + level) - other * level
+    level = _each(level)
+    mixed = (images.to(torch.int16) * (10 + level)).sub_(other * level)
     return _divide(mixed.clamp_(0, 2550), 10).to(torch.uint8)
 
 
@@ -94,18 +109,18 @@ def _grey(images: Tensor) -> Tensor:
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.int16)
 
 
-def _color(images: Tensor, level: int) -> Tensor:
+def _color(images: Tensor, level: Level) -> Tensor:
     return _blend(images, _grey(images), level)
 
 
-def _contrast(images: Tensor, level: int) -> Tensor:
+def _contrast(images: Tensor, level: Level) -> Tensor:
     grey = _grey(images)
     num_pixels = grey.shape[-2] * grey.shape[-1]
     mean = (grey.sum(dim=(-2, -1), keepdim=True) + num_pixels // 2).div(num_pixels, rounding_mode="floor")
     return _blend(images, mean.to(torch.int16), level)
 
 
-def _sharpness(images: Tensor, level: int) -> Tensor:
+def _sharpness(images: Tensor, level: Level) -> Tensor:
     """Away from, or towards, the 3 × 3 mean with the centre counted five times; the border stays as it is."""
     height, width = images.shape[-2:]
     if min(height, width) < 3:
@@ -120,17 +135,18 @@ def _sharpness(images: Tensor, level: int) -> Tensor:
     return images
 
 
-def _posterize(images: Tensor, level: int) -> Tensor:
-    dropped_bits = round(level * 4 / _TOP_LEVEL)
-    return images & (255 >> dropped_bits << dropped_bits)
+def _posterize(images: Tensor, level: Level) -> Tensor:
+    dropped_bits = (_each(level) * 8 + _TOP_LEVEL) // (2 * _TOP_LEVEL)  # level · 4 / 9, rounded; never a half
+    kept = dropped_bits * 0 + 255 >> dropped_bits << dropped_bits
+    return images & (kept.to(torch.uint8) if isinstance(kept, Tensor) else kept)
 
 
-def _solarize(images: Tensor, level: int) -> Tensor:
-    threshold = -(-255 * (_TOP_LEVEL - level) // _TOP_LEVEL)
+def _solarize(images: Tensor, level: Level) -> Tensor:
+    threshold = -(-255 * (_TOP_LEVEL - _each(level)) // _TOP_LEVEL)
     return images ^ (images >= threshold).to(torch.uint8) * 255
 
 
-def _auto_contrast(images: Tensor, level: int) -> Tensor:
+def _auto_contrast(images: Tensor, level: Level) -> Tensor:
     """Stretches each channel to 0 … 255; a channel of one value stays as it is."""
     low, high = images.amin(dim=(-2, -1), keepdim=True), images.amax(dim=(-2, -1), keepdim=True)
     flat = low == high
@@ -139,36 +155,37 @@ def _auto_contrast(images: Tensor, level: int) -> Tensor:
     return (images - low).to(torch.float32).mul_(255).div_(span.to(torch.float32)).to(torch.uint8)
 
 
-def _equalize(images: Tensor, level: int) -> Tensor:
+def _equalize(images: Tensor, level: Level) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     result: Tensor = functional.equalize(images)
     return result
 
 
-def _translation(images: Tensor, level: int, dim: int) -> Tensor:
+def _translation(images: Tensor, level: Level, dim: int) -> Tensor:
     """Moves by up to 150 of every 331 pixels; black comes in."""
-    size = images.shape[dim]
-    distance = abs(level) * 150 * size // (331 * _TOP_LEVEL)
-    if not distance:
-        return images
-    moved = torch.zeros_like(images)
-    source, target = (distance, 0) if level < 0 else (0, distance)
-    length = size - distance
-    moved.narrow(dim, target, length).copy_(images.narrow(dim, source, length))
-    return moved
+    num, height, width = len(images), *images.shape[-2:]
+    size, most = images.shape[dim], 150 * images.shape[dim] // 331
+    margin_x, margin_y = (most, 0) if dim == -1 else (0, most)
+    padded = F.pad(images, (margin_x, margin_x, margin_y, margin_y))
+    levels_n = level if isinstance(level, Tensor) else torch.full((num,), level, device=images.device)
+    moved_n = levels_n.sign() * (levels_n.abs() * 150 * size // (331 * _TOP_LEVEL))
+    step = 1 if dim == -1 else padded.shape[-1]
+    starts_n = torch.arange(num, device=images.device) * padded[0].numel() + (most - moved_n) * step
+    return windows_at(padded, starts_n, height, width)
 
 
-def _warp(images: Tensor, level: int, kind: str) -> Tensor:
-    """Nearest-neighbour warp; what comes from outside is black."""
+def _warp(images: Tensor, level: Level, kind: str) -> Tensor:
+    """Nearest-neighbour warp of one level; what comes from outside is black."""
+    assert isinstance(level, int), "images of one level are warped together"
     height, width = images.shape[-2:]
     padded = F.pad(images.flatten(2), (0, 1))  # one black pixel past the end, for what lies outside
-    index = _warp_index(kind, level, height, width)
+    index = _warp_index(kind, level, height, width, images.device)
     return padded.gather(2, index.expand(*images.shape[:2], -1)).view(images.shape)
 
 
 @lru_cache(maxsize=512)
-def _warp_index(kind: str, level: int, height: int, width: int) -> Tensor:
+def _warp_index(kind: str, level: int, height: int, width: int, device: torch.device) -> Tensor:
     """(H · W,) int64: the flat index of each pixel's source, H · W where that is outside.
 
     In half pixels about a centre, so that pixel centres are integers: source = matrix · (x, y), in fixed point.
@@ -188,10 +205,12 @@ def _warp_index(kind: str, level: int, height: int, width: int) -> Tensor:
     source_x = (xx * x + xy * y + one * centre_x) >> (_FRACTION_BITS + 1)
     source_y = (yx * x + yy * y + one * centre_y) >> (_FRACTION_BITS + 1)
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
-    return torch.from_numpy(np.where(inside, source_y * width + source_x, height * width).reshape(-1))
+    with torch.inference_mode(False):  # the cache outlives the caller's mode
+        index = torch.from_numpy(np.where(inside, source_y * width + source_x, height * width).reshape(-1))
+        return index.to(device)
 
 
-OPERATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+OPERATIONS: dict[str, Callable[[Tensor, Level], Tensor]] = {
     "ShearX": lambda images, level: _warp(images, level, "shear_x"),
     "ShearY": lambda images, level: _warp(images, level, "shear_y"),
     "TranslateX": lambda images, level: _translation(images, level, -1),

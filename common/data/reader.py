@@ -17,7 +17,8 @@ class Samples:
 
     Attributes:
         ids: (n,) int64.
-        inputs: (n, *shape) as the source gives them: uint8 images, float features, int64 tokens. On the CPU.
+        inputs: (n, *shape) as the source gives them: uint8 images, float features, int64 tokens. On the CPU, or on the
+            device on which the source is resident.
         targets: (n, *target_shape) int64, on the CPU.
     """
 

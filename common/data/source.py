@@ -34,6 +34,7 @@ class Split(Protocol):
 
         Returns:
             inputs: (n, *shape) on the CPU; uint8 for images (C, H, W), float32 for features, int64 for tokens.
+                (`common.data.resident` wraps a split in one whose inputs are on another device.)
             targets: (n, *target_shape) int64 on the CPU; () for a class.
         """
         ...

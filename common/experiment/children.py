@@ -90,8 +90,18 @@ class Children:
     ) -> None:
         end_all(self._all)
 
-    def start(self, module: Literal["scorer", "trainer"], name: str, options: ScorerOptions | TrainerOptions) -> Child:
-        """Runs the module with the options; `options-NAME.toml` holds them and `NAME.log` gets what it prints."""
+    def start(
+        self,
+        module: Literal["scorer", "trainer"],
+        name: str,
+        options: ScorerOptions | TrainerOptions,
+        cores: Sequence[int] | None = None,
+    ) -> Child:
+        """Runs the module with the options; `options-NAME.toml` holds them and `NAME.log` gets what it prints.
+
+        Args:
+            cores: the only ones that it may use; None leaves the choice to the system.
+        """
         log = self._folder / f"{name}.log"
         with log.open("ab") as output:  # the trainer appends to its log too
             process = start(
@@ -101,6 +111,7 @@ class Children:
                 output=output.fileno(),
                 environment={"PYTHONUNBUFFERED": "1"},
                 dies_with_parent=True,
+                cores=cores,
             )
         self._all.append(Child(name, process, log))
         return self._all[-1]

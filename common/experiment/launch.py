@@ -15,12 +15,14 @@ from common.config import RunOptions, describe_options
 from common.experiment.children import Children, StopSignals
 from common.experiment.devices import Layout, find_layout
 from common.experiment.display import make_display, short
+from common.experiment.pinning import Pinning, find_pinning
 from common.experiment.progress import Progress
 from common.experiment.supervise import BAD_INPUT, Outcome, Watch, go_silent, supervise
 from common.processes import private_folder
 from common.run_folder import SUMMARY, claim_folder, default_out, discard_folder, write_options
 
 DRY_ENDPOINT = "ipc://PRIVATE/trainer"
+TRACE = "trace-"  # begins the names of the files of --profile
 
 
 def main(options: RunOptions) -> int:
@@ -33,8 +35,9 @@ def main(options: RunOptions) -> int:
         ConfigError: the run folder cannot be used.
     """
     layout = find_layout(options)
+    pinning = find_pinning(options, layout)
     if options.dry_run:
-        sys.stdout.write(describe_run(options, layout))
+        sys.stdout.write(describe_run(options, layout, pinning))
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows ? for a dash
@@ -43,13 +46,23 @@ def main(options: RunOptions) -> int:
     progress = Progress(options, folder)
     with StopSignals() as stop:
         with _endpoint(options) as endpoint, Children(folder) as children:
-            _say(_opening_words(options, layout, endpoint, folder))
+            _say(_opening_words(options, layout, pinning, endpoint, folder))
             trainer = children.start(
-                "trainer", "trainer", options.for_trainer(listen=endpoint, out=folder, device=layout.trainer)
+                "trainer",
+                "trainer",
+                options.for_trainer(listen=endpoint, out=folder, device=layout.trainer),
+                pinning.trainer,
             )
             scorers = [
-                children.start("scorer", f"scorer-{index}", options.for_scorer(connect=endpoint, device=device))
-                for index, device in enumerate(layout.scorers)
+                children.start(
+                    "scorer",
+                    f"scorer-{index}",
+                    options.for_scorer(
+                        connect=endpoint, device=device, profile_to=folder / f"{TRACE}scorer-{index}.json"
+                    ),
+                    cores,
+                )
+                for index, (device, cores) in enumerate(zip(layout.scorers, pinning.scorers, strict=True))
                 if endpoint is not None
             ]
             with make_display(sys.stdout) as display:
@@ -61,11 +74,11 @@ def main(options: RunOptions) -> int:
     return outcome.code
 
 
-def describe_run(options: RunOptions, layout: Layout) -> str:
+def describe_run(options: RunOptions, layout: Layout, pinning: Pinning) -> str:
     """What `--dry-run` prints: the layout and the resolved options of every process, scorers of one device together."""
     folder = options.out or default_out(options)
     listen = options.listen or (DRY_ENDPOINT if options.needs_scorers else None)
-    parts = [f"# {line}" for line in _opening_words(options, layout, listen, folder).splitlines()]
+    parts = [f"# {line}" for line in _opening_words(options, layout, pinning, listen, folder).splitlines()]
     if listen == DRY_ENDPOINT:
         parts.append("# PRIVATE stands for a folder that is made at the start")
     trainer = options.for_trainer(listen=listen, out=folder, device=layout.trainer)
@@ -77,8 +90,8 @@ def describe_run(options: RunOptions, layout: Layout) -> str:
     return "\n".join(parts)
 
 
-def _opening_words(options: RunOptions, layout: Layout, endpoint: str | None, folder: Path) -> str:
-    lines = [f"run folder {short(folder)}", layout.words]
+def _opening_words(options: RunOptions, layout: Layout, pinning: Pinning, endpoint: str | None, folder: Path) -> str:
+    lines = [f"run folder {short(folder)}", layout.words, *([pinning.words] if pinning.words else [])]
     if not options.needs_scorers:
         why = "the trainer scores" if options.entry.needs_scorer else "nothing is scored"
         lines.append(f"no scorers are started: --mode {options.mode} --method {options.method}, {why}")
@@ -123,6 +136,9 @@ def _report(outcome: Outcome, folder: Path, *, is_kept: bool) -> None:
         _say(f"Ended by {signal.Signals(outcome.code - 128).name} before the trainer had saved.")
     for scorer in outcome.lost:
         _say(f"{scorer.fate()} before the end; the run went on without it, see {short(scorer.log)}")
+    if traces := sorted(folder.glob(f"{TRACE}*.json")):
+        names = ", ".join(path.name for path in traces)
+        _say(f"Chrome traces, for ui.perfetto.dev or chrome://tracing, in the run folder: {names}")
     if is_kept:
         _say(f"Run folder: {short(folder)}")
 

@@ -23,7 +23,7 @@ from common.protocol.sessions import (
     Reject,
     Welcome,
 )
-from common.protocol.values import DTYPE_BYTES, TensorSpec, Version, pack_mask, unpack_mask
+from common.protocol.values import DTYPE_BYTES, Spent, TensorSpec, Version, pack_mask, unpack_mask
 from common.protocol.versions import Fetch, VersionHint, Weights, WeightsGone
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "Reject",
     "Return",
     "Revoke",
+    "Spent",
     "TensorSpec",
     "Version",
     "VersionHint",

@@ -15,6 +15,7 @@ from common.protocol.values import (
     Prose,
     Random,
     Seconds,
+    Spent,
     Version,
     check_distinct,
     check_printable,
@@ -63,7 +64,8 @@ class Welcome(Wire, frozen=True):
 
     `scores` gives the order of the arrays in Candidates. `best_k` is None where the payload is every candidate, else
     the number of those with the lowest (`lowest_is_hard`) or highest first score. `weights_port` is 0 on ipc.
-    `embeddings`: each candidate's error and features are wanted as well.
+    `embeddings`: each candidate's error and features are wanted as well. `steps` are those of the whole run, 0 where
+    nobody knows.
     """
 
     session: Random
@@ -81,6 +83,7 @@ class Welcome(Wire, frozen=True):
     heartbeat_s: Seconds
     silence_s: Seconds
     embeddings: bool = False
+    steps: Natural = 0
 
     def check_fields(self, limits: Limits) -> None:
         if self.chunk_size > limits.max_chunk:
@@ -116,12 +119,16 @@ class Goodbye(Wire, frozen=True):
 
 
 class Heartbeat(Wire, frozen=True):
-    """Both ways, every heartbeat_s. `progress` only grows while its sender does work: chunks scored, steps trained."""
+    """Both ways, every heartbeat_s. `progress` only grows while its sender does work: chunks scored, steps trained.
+
+    `spent` is a scorer's; None from a trainer.
+    """
 
     progress: Natural
     resident: Version | None
     leases: Leases
     step: Natural
+    spent: Spent | None = None
 
     def check_fields(self, limits: Limits) -> None:
         check_distinct("leases", self.leases)

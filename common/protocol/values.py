@@ -42,6 +42,16 @@ class Version(NamedTuple):
     step: Natural
 
 
+class Spent(NamedTuple):
+    """What a scorer did with its time since it was welcomed, in seconds; the five make up the whole of it."""
+
+    read_s: Seconds  # samples, with their augmentation
+    score_s: Seconds  # forward passes and scores
+    load_s: Seconds  # weights that arrived, into its own precision
+    answer_s: Seconds  # making and sending answers, and whatever else a backend does for a chunk
+    idle_s: Seconds  # nothing to do: no lease, or no weights that may serve one
+
+
 class TensorSpec(NamedTuple):
     """One entry of a weights manifest."""
 

@@ -1,5 +1,6 @@
 """Messages about weights: which versions there are, and their bytes in buckets."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, msgpack
@@ -26,6 +27,32 @@ else:
     Tensors = Annotated[int, Meta(ge=0, le=MAX_MANIFEST_BYTES)]  # a frame of its own: a header stays small
 
 _TENSORS = msgpack.Decoder(Annotated[tuple[TensorSpec, ...], Meta(max_length=MAX_TENSORS)])
+
+
+# A run's versions all have one manifest, or one for each dtype of the wire.
+
+
+@lru_cache(maxsize=2)
+def _encoded(manifest: tuple[TensorSpec, ...]) -> bytes:
+    return msgpack.encode(manifest)
+
+
+@lru_cache(maxsize=2)
+def _decoded(raw: bytes) -> tuple[TensorSpec, ...]:
+    try:
+        manifest: tuple[TensorSpec, ...] = _TENSORS.decode(raw)
+    except MALFORMED as error:
+        raise ProtocolError(f"manifest: {error}") from error
+    return manifest
+
+
+@lru_cache(maxsize=2)
+def _checked_bytes(manifest: tuple[TensorSpec, ...]) -> int:
+    """Bytes of all tensors. Raises ProtocolError for names or shapes that no manifest has."""
+    names = tuple(spec.name for spec in manifest)
+    check_printable("names in the manifest", *names)
+    check_distinct("names in the manifest", names)
+    return sum(check_tensor(spec.name, spec.dtype, spec.shape) for spec in manifest)
 
 
 class VersionHint(Wire, frozen=True):
@@ -58,20 +85,17 @@ class Weights(Wire, frozen=True):
     bucket: Natural
     num_buckets: Positive
     total_bytes: Natural
-    crc32: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    checksum: Annotated[int, Meta(ge=0, lt=1 << 32)]
     manifest: Tensors | None
     buffer: Raw
 
     def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
-        manifest = None if self.manifest is None else put_raw("manifest", msgpack.encode(self.manifest), frames)
+        manifest = None if self.manifest is None else put_raw("manifest", _encoded(self.manifest), frames)
         return {"manifest": manifest, "buffer": put_raw("buffer", self.buffer, frames)}
 
     def incoming(self, frames: list[Buffer]) -> None:
         if self.manifest is not None:
-            try:
-                force_setattr(self, "manifest", _TENSORS.decode(take_raw("manifest", self.manifest, frames)))
-            except MALFORMED as error:
-                raise ProtocolError(f"manifest: {error}") from error
+            force_setattr(self, "manifest", _decoded(bytes(take_raw("manifest", self.manifest, frames))))
         force_setattr(self, "buffer", take_raw("buffer", self.buffer, frames))
 
     def check_fields(self, limits: Limits) -> None:
@@ -82,10 +106,7 @@ class Weights(Wire, frozen=True):
         if (self.manifest is None) != (self.bucket > 0):
             raise ProtocolError("bucket 0 brings the manifest, and no other does")
         if self.manifest is not None:
-            names = tuple(spec.name for spec in self.manifest)
-            check_printable("names in the manifest", *names)
-            check_distinct("names in the manifest", names)
-            num_bytes = sum(check_tensor(spec.name, spec.dtype, spec.shape) for spec in self.manifest)
+            num_bytes = _checked_bytes(self.manifest)
             if num_bytes > self.total_bytes:
                 raise ProtocolError(f"the manifest's tensors have {num_bytes} bytes, total_bytes is {self.total_bytes}")
 

@@ -227,9 +227,19 @@ def test_fresh_mode_scores_all_candidates_of_a_step_in_one_chunk() -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["ipc:///tmp/x", "ipc://x.sock", "tcp://127.0.0.1:5555", "tcp://localhost:1", "tcp://[::1]:9"]
+    "endpoint",
+    [
+        "ipc:///tmp/x",
+        "ipc://x.sock",
+        "tcp://127.0.0.1:5555",
+        "tcp://localhost:1",
+        "tcp://[::1]:9",
+        "tcp://192.0.2.7:5555",
+        "tcp://eth0:5555",
+        "tcp://gpu-7.example.org:5555",
+    ],
 )
-def test_endpoints_on_this_host_are_taken(endpoint: str) -> None:
+def test_paths_addresses_and_names_are_endpoints(endpoint: str) -> None:
     assert check_connect(endpoint) == check_listen(endpoint) == endpoint
 
 
@@ -243,10 +253,12 @@ def test_endpoints_on_this_host_are_taken(endpoint: str) -> None:
         ("tcp://127.0.0.1", "must name host and port"),
         ("tcp://127.0.0.1:0", "port from 1 to 65535"),
         ("tcp://127.0.0.1:99999", "port from 1 to 65535"),
-        ("tcp://*:5555", "tcp beyond loopback needs keys and is not available"),
-        ("tcp://0.0.0.0:5555", "tcp beyond loopback needs keys and is not available"),
-        ("tcp://10.0.0.1:5555", "tcp beyond loopback needs keys and is not available"),
-        ("tcp://example.org:5555", "tcp beyond loopback needs keys and is not available"),
+        ("tcp://*:5555", "by its address (IPv6 in brackets) or name"),
+        ("tcp://0:5555", "by its address (IPv6 in brackets) or name"),
+        ("tcp://00.0.0.0:5555", "by its address (IPv6 in brackets) or name"),
+        ("tcp://0x0:5555", "by its address (IPv6 in brackets) or name"),
+        ("tcp://::1:5555", "by its address (IPv6 in brackets) or name"),
+        ("tcp://a b:5555", "by its address (IPv6 in brackets) or name"),
     ],
 )
 def test_other_endpoints_are_refused_with_the_reason(endpoint: str, part: str) -> None:

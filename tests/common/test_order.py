@@ -55,6 +55,16 @@ def test_a_lease_that_crosses_epochs_continues_in_the_next_one() -> None:
     np.testing.assert_array_equal(order.epochs(lease), lease // 100)
 
 
+@settings(deadline=None)
+@given(num=st.integers(1, 5000), start=st.integers(0, 20_000), length=st.integers(0, 5000))
+def test_ids_of_a_run_of_positions_are_those_of_its_positions(num: int, start: int, length: int) -> None:
+    order = Order(num, 3, "candidates")
+    ids = order.ids_between(start, start + length)
+    np.testing.assert_array_equal(ids, order.ids(np.arange(start, start + length)))
+    ids += 1  # the caller's own
+    np.testing.assert_array_equal(order.ids_between(start, start + length), ids - 1)
+
+
 def test_epochs_seeds_and_streams_give_different_orders() -> None:
     orders = [epoch_ids(Order(500, 0, "candidates"), epoch) for epoch in range(4)]
     orders += [epoch_ids(Order(500, 1, "candidates"), 0), epoch_ids(Order(500, 0, "plain"), 0)]
@@ -113,6 +123,12 @@ def test_keyed_numbers_are_uniform_and_depend_on_every_argument() -> None:
     assert numbers[1, 2] == keyed_uint64(0, "test", 1, 2)
     others = [keyed_uint64(0, "test", 2, 1), keyed_uint64(1, "test", 1, 2), keyed_uint64(0, "tests", 1, 2)]
     assert numbers[1, 2] not in others
+
+
+@given(seed=st.integers(-(2**63), 2**64), counters=st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=3))
+def test_a_single_keyed_number_is_the_one_of_an_array(seed: int, counters: list[int]) -> None:
+    arrays = [np.array([counter % 2**64], dtype=np.uint64) for counter in counters]
+    assert int(keyed_uint64(seed, "a", *counters)) == int(keyed_uint64(seed, "a", *arrays)[0])
 
 
 def test_integers_below_a_limit_are_uniform() -> None:

@@ -3,16 +3,18 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from common.arrays import as_array, as_tensor
-from common.buckets import BUCKET_BYTES, bucket_span, num_buckets
+from common.buckets import BUCKET_BYTES, NUM_UNDIVIDED, bucket_checksum, bucket_span, num_buckets
 from common.errors import ProtocolError
 from common.protocol import Array, TensorSpec
 from common.weights import (
     DTYPES,
+    FlatLoader,
     Manifest,
     copy_tensors,
     load_flat,
@@ -176,13 +178,53 @@ def test_the_fingerprint_tells_names_shapes_and_dtypes_apart_and_not_values() ->
     assert model_fingerprint(nn.Sequential(nn.Linear(2, 3))) != model_fingerprint(nn.Linear(2, 3))
 
 
-@pytest.mark.parametrize("total", [0, 1, BUCKET_BYTES - 1, BUCKET_BYTES, BUCKET_BYTES + 1, 5 * BUCKET_BYTES])
+@pytest.mark.parametrize("wire", ["float32", "bf16"])
+def test_a_loader_writes_every_version_into_the_same_tensors(wire: str) -> None:
+    model, other = Net(), Net().eval()
+    loader = FlatLoader(other)
+    before = {name: (id(tensor), tensor.data_ptr()) for name, tensor in other.state_dict(keep_vars=True).items()}
+    manifest = manifest_of(model, wire=wire, head=model.head)
+    dtypes = {row.name: row.dtype for row in manifest.rows}
+    for seed in range(3):
+        model = randomised(seed)
+        loader.load(manifest.rows, flat_of(model, manifest))
+        for name, tensor in other.state_dict(keep_vars=True).items():
+            assert (id(tensor), tensor.data_ptr()) == before[name]
+            assert torch.equal(tensor, model.state_dict()[name].to(getattr(torch, dtypes[name])).to(tensor))
+        assert other.tied.weight is other.body.weight
+
+
+def test_a_loader_takes_a_model_whose_tensors_are_not_contiguous() -> None:
+    model, other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    manifest = manifest_of(model)
+    FlatLoader(other).load(manifest.rows, flat_of(model, manifest))
+    assert torch.equal(other.weight, model.weight)
+    assert other.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("total", [0, 1, *(num * BUCKET_BYTES + more for num in (1, 4, 9) for more in (-1, 0, 1))])
 def test_buckets_cover_the_buffer_exactly_once(total: int) -> None:
     spans = [bucket_span(bucket, total) for bucket in range(num_buckets(total))]
     assert spans[0][0] == 0
     assert spans[-1][1] == total
     assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
-    assert all(stop - start <= BUCKET_BYTES for start, stop in spans)
+    assert all(
+        stop - start <= (BUCKET_BYTES if len(spans) > 1 else NUM_UNDIVIDED * BUCKET_BYTES) for start, stop in spans
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 4095, 4096, 4097, 100_000])
+def test_a_checksum_tells_a_bucket_from_one_that_is_torn_cut_or_another_s(size: int) -> None:
+    data = bytearray(np.random.default_rng(size).bytes(size))
+    checksum = bucket_checksum(data)
+    assert checksum == bucket_checksum(bytes(data)) == bucket_checksum(memoryview(data))
+    for index in {0, size // 2, size - 1} if size else ():
+        data[index] ^= 1
+        assert bucket_checksum(data) != checksum, f"one bit of byte {index}"
+        data[index] ^= 1
+    assert bucket_checksum(bytes(data) + b"\0") != checksum
+    torn = bytes(data[: size // 2]) + np.random.default_rng(size + 1).bytes(size - size // 2)
+    assert torn == data or bucket_checksum(torn) != checksum
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))

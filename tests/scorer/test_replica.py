@@ -104,17 +104,32 @@ def test_the_head_computes_in_float32_under_bf16(wire: str) -> None:
     assert len(scored.scores["mms"].unique()) == 8, "bfloat16 would tie the top two classes"
 
 
-def test_under_bf16_the_body_does_compute_in_bfloat16() -> None:
-    own, model, seen = build_model("resnet8", SAMPLE, seed=99), trained_model(), []
-    find_head(own).register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_rounds_to_bfloat16_exactly_where_the_processor_computes_in_it(
+    has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.precision.low.cpu_has_bf16", lambda: has_bf16)
+    model = trained_model()
     inputs, targets = candidates()
-    replica, exact = make_replica("bf16", own), make_replica()
+    replica, exact = make_replica("bf16"), make_replica()
     for one in (replica, exact):
         one.load(staged(model))
     rough, fine = (one.score(inputs, targets, ["mms"]).scores["mms"] for one in (replica, exact))
-    assert seen == [torch.bfloat16]
-    assert not torch.equal(rough, fine)
     torch.testing.assert_close(rough, fine, rtol=0.2, atol=0.05)
+    assert torch.allclose(rough, fine, rtol=1e-3, atol=1e-5) is not has_bf16
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_scores_of_a_low_precision_follow_the_version_that_was_loaded_last(precision: str) -> None:
+    replica = make_replica(precision)
+    inputs, targets = candidates()
+    by_version = []
+    for seed in (1, 2, 2, 1):
+        replica.load(staged(trained_model(seed)))
+        by_version.append(replica.score(inputs, targets, ["loss"]).scores["loss"])
+        exact = replica.score(inputs, targets, ["loss"], exact=True).scores["loss"]
+        torch.testing.assert_close(by_version[-1], exact, rtol=0.1, atol=0.1)
+    assert not torch.allclose(by_version[0], by_version[1], rtol=0.1, atol=0.1)
 
 
 def test_bf16_weights_give_the_scores_of_the_rounded_model() -> None:

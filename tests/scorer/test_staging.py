@@ -1,6 +1,5 @@
 """A weights version on its way in: windows, checks, complete or nothing, the newest wins."""
 
-import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -38,7 +37,9 @@ def messages(step: int, size: int = 320) -> list[Weights]:
     for bucket in range(num):
         start, stop = buckets.bucket_span(bucket, size)
         part = data[start:stop]
-        made.append(Weights(version(step), bucket, num, size, zlib.crc32(part), None if bucket else MANIFEST, part))
+        made.append(
+            Weights(version(step), bucket, num, size, buckets.bucket_checksum(part), None if bucket else MANIFEST, part)
+        )
     return made
 
 
@@ -119,17 +120,25 @@ def test_a_bucket_that_does_not_belong_is_refused(index: int, spoil: Callable[[W
         transfer.receive(spoil(every[index]))
 
 
-def test_a_transfer_asks_for_its_first_bucket_alone_and_then_keeps_less_than_two_windows_under_way() -> None:
+def test_a_transfer_asks_for_a_window_and_then_keeps_less_than_two_windows_under_way() -> None:
     transfer = Transfer(version(3), empty())
-    every, asked = messages(3, 20 * BUCKET), []
-    assert transfer.next_window() == (0, 1)
+    every, asked = messages(3, 5 * buckets.WINDOW * BUCKET), list(range(buckets.WINDOW))
+    assert transfer.next_window() == (0, buckets.WINDOW)
     assert transfer.next_window() is None
     for message in every:
         transfer.receive(message)
         while (window := transfer.next_window()) is not None:
             asked += range(window[0], sum(window))
         assert len(asked) - transfer.received < 2 * buckets.WINDOW
-    assert asked == list(range(1, 20))
+    assert asked == list(range(len(every)))
+
+
+def test_a_version_smaller_than_a_window_is_asked_for_once() -> None:
+    transfer = Transfer(version(3), empty())
+    assert transfer.next_window() == (0, buckets.WINDOW)
+    for message in messages(3):
+        transfer.receive(message)
+        assert transfer.next_window() is None
 
 
 # -- one after the other ----------------------------------------------------------------------------------------------
@@ -139,7 +148,7 @@ def test_a_hint_is_fetched_and_staged() -> None:
     trainer = Trainer()
     fetcher = make_fetcher(trainer)
     fetcher.hint(version(1))
-    assert trainer.asked == [Fetch(SESSION, version(1), 0, 1)]
+    assert trainer.asked == [Fetch(SESSION, version(1), 0, buckets.WINDOW)]
     trainer.serve(fetcher)
     staged = fetcher.take()
     assert staged is not None
@@ -202,7 +211,7 @@ def test_after_a_torn_bucket_the_version_is_asked_for_again_from_its_start() -> 
     fetcher.receive(messages(1)[2])  # still on its way when the transfer was given up
     trainer.asked.clear()
     fetcher.tick(0.0)
-    assert trainer.asked == [Fetch(SESSION, version(1), 0, 1)]
+    assert trainer.asked == [Fetch(SESSION, version(1), 0, buckets.WINDOW)]
     trainer.serve(fetcher)
     staged = fetcher.take()
     assert staged is not None
@@ -226,7 +235,7 @@ def test_a_version_that_is_gone_leads_to_the_newest() -> None:
     fetcher.hint(version(1))
     trainer.asked.clear()
     fetcher.gone(WeightsGone(version(1), version(6)))
-    assert trainer.asked == [Fetch(SESSION, version(6), 0, 1)]
+    assert trainer.asked == [Fetch(SESSION, version(6), 0, buckets.WINDOW)]
     fetcher.gone(WeightsGone(version(1), version(1)))
     assert len(trainer.asked) == 1, "of a transfer that was given up"
 
@@ -250,7 +259,7 @@ def test_a_new_session_forgets_the_versions_of_the_old_one() -> None:
     fetcher.begin(SESSION + 1)
     assert fetcher.take() is None
     fetcher.hint(version(2))
-    assert trainer.asked == [Fetch(SESSION + 1, version(2), 0, 1)]
+    assert trainer.asked == [Fetch(SESSION + 1, version(2), 0, buckets.WINDOW)]
 
 
 def test_nothing_is_fetched_outside_of_a_session() -> None:

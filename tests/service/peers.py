@@ -193,6 +193,6 @@ def weights_of(version: Version) -> list[Weights]:
     for bucket in range(num):
         start, stop = bucket_span(bucket, WEIGHTS_BYTES)
         manifest = (TensorSpec("w", "uint8", (WEIGHTS_BYTES,)),) if bucket == 0 else None
-        crc32 = bucket_checksum(data[start:stop])
-        made.append(Weights(version, bucket, num, WEIGHTS_BYTES, crc32, manifest, data[start:stop]))
+        checksum = bucket_checksum(data[start:stop])
+        made.append(Weights(version, bucket, num, WEIGHTS_BYTES, checksum, manifest, data[start:stop]))
     return made

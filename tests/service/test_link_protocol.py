@@ -30,10 +30,12 @@ from common.protocol import (
     WeightsGone,
     Welcome,
 )
+from common.security.credentials import Insecure
+from scorer import staging
 from scorer.inbox import MAX_FEEDBACK
 from scorer.link import Link
 from scorer.staging import StagedWeights
-from tests.service.peers import WITHIN_S, HandMadeTrainer, answer, bytes_of, hello
+from tests.service.peers import WITHIN_S, HandMadeTrainer, answer, bytes_of, hello, until
 
 GENERATION = 7
 
@@ -49,6 +51,7 @@ def lease(number: int, *, oldest_step: int = 0, generation: int = GENERATION) ->
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "BUCKET_BYTES", 100)
+    monkeypatch.setattr(staging, "WINDOW", 4)
 
 
 @pytest.fixture
@@ -64,6 +67,7 @@ def make_link(trainer: HandMadeTrainer, connect_s: float = WITHIN_S, backend: st
         connect_s=connect_s,
         check_manifest=lambda message: None,
         wants_weights=backend == "torch",
+        security=Insecure(),
     )
 
 
@@ -115,6 +119,21 @@ def test_heartbeats_tell_progress_residence_and_leases(trainer: HandMadeTrainer,
     while (beat := trainer.hear(Heartbeat)).leases != (2,):
         pass
     assert (beat.progress, beat.resident) == (1, version(3))
+
+
+def test_heartbeats_tell_where_the_time_of_this_session_went(trainer: HandMadeTrainer, link: Link) -> None:
+    trainer.welcome(session=1)
+
+    def loaded_s() -> float:
+        spent = trainer.hear(Heartbeat).spent
+        assert spent is not None
+        return spent.load_s
+
+    with link.stopwatch.during("load_s"):
+        until(lambda: loaded_s() >= 0.05)
+    trainer.say(Error("unknown-session", "say HELLO first"))
+    trainer.welcome(session=2)
+    until(lambda: loaded_s() == 0)
 
 
 def test_a_lease_waits_for_weights_that_are_new_enough(trainer: HandMadeTrainer, link: Link) -> None:
@@ -176,7 +195,6 @@ def test_a_bucket_with_a_wrong_checksum_is_never_loaded_and_the_version_is_fetch
     trainer: HandMadeTrainer, link: Link
 ) -> None:
     trainer.welcome(version=version(0))
-    trainer.serve(trainer.fetched())
     trainer.serve(trainer.fetched(), spoilt)
     assert "checksum of bucket 2" in trainer.hear(Error).text
     while (fetch := trainer.fetched()).first_bucket != 0:

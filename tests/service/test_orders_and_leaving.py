@@ -37,11 +37,11 @@ def test_a_scorer_may_start_before_its_trainer(processes: Processes) -> None:
 
 
 def test_a_trainer_may_start_before_its_scorer_and_ends_it_over_tcp_too(processes: Processes) -> None:
-    trainer = processes.trainer("out", *WAITING, "--steps", "40", "--listen", "tcp://127.0.0.1:*")
+    trainer = processes.trainer("out", *WAITING, "--steps", "40", "--insecure", "--listen", "tcp://127.0.0.1:*")
     trainer.says("waiting up to 60 s for the first scored chunk")
-    found = re.search(r"scorer --connect (tcp://127\.0\.0\.1:\d+)\n", trainer.output)
+    found = re.search(r"scorer --connect (tcp://127\.0\.0\.1:\d+) --insecure\n", trainer.output)
     assert found, f"no endpoint to connect to is named:\n{trainer.output}"
-    scorer = processes.scorer("late", found[1], *DATA)
+    scorer = processes.scorer("late", found[1], "--insecure", *DATA)
     trainer.succeeds()
     scorer.succeeds()
     assert processes.summary("out")["selected_fraction"] == 1.0

@@ -27,6 +27,7 @@ from common.protocol import (
     Reject,
     Return,
     Revoke,
+    Spent,
     Version,
     VersionHint,
     Weights,
@@ -85,8 +86,8 @@ class Trainer:
         self.io.post(lambda: result.put(task()))
         return result.get(timeout=WITHIN_S)
 
-    def push(self, step: int, wire: Any = "float32") -> Version:
-        slot = self.publisher.push(step, wire=wire)
+    def push(self, step: int, wire: Any = "float32", is_wanted: bool = True) -> Version:
+        slot = self.publisher.push(step, wire=wire, is_wanted=is_wanted)
         assert slot is not None
         self.call(lambda: self.service.announce(slot))
         return Version(GENERATION, step)
@@ -360,6 +361,17 @@ def test_silence_is_death_and_the_leases_go_to_others(trainer: Trainer) -> None:
     assert silent.hear(Error).code == "unknown-session"
 
 
+def test_the_time_of_all_scorers_is_added_up_of_those_that_left_too(trainer: Trainer) -> None:
+    first, second = trainer.scorer(), trainer.scorer()
+    assert sum(trainer.service.sessions.spent) == 0
+    for scorer, times in ((first, (1, 2, 3, 4, 5)), (first, (10, 20, 30, 40, 50)), (second, (1, 1, 1, 1, 1))):
+        if scorer is second or times[0] == 1:
+            scorer.join()
+        scorer.say(Heartbeat(1, V0, (), 0, Spent(*map(float, times))))
+    first.say(Goodbye("enough"))
+    until(lambda: trainer.service.sessions.spent == (11, 21, 31, 41, 51) and len(trainer.service.sessions) == 1)
+
+
 def test_a_peer_whose_connection_is_gone_is_noticed_at_the_next_message_to_it(trainer: Trainer) -> None:
     with HandMadeScorer(trainer.endpoint) as gone:
         gone.join()
@@ -462,7 +474,7 @@ def test_a_version_is_fetched_as_it_was_pushed_although_training_goes_on(
         trainer.model.weight.zero_()
     flat, got = fetch_whole(scorer, welcome, V0)
     assert [one.bucket for one in got] == list(range(13))
-    assert all(one.crc32 == buckets.bucket_checksum(one.buffer) for one in got)
+    assert all(one.checksum == buckets.bucket_checksum(one.buffer) for one in got)
     model = nn.Linear(100, 30)
     load_flat(model, trainer.publisher.manifests["float32"], torch.frombuffer(bytearray(flat), dtype=torch.uint8))
     assert all(torch.equal(own, other) for own, other in zip(model.parameters(), expected, strict=True))

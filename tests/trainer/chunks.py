@@ -49,6 +49,11 @@ def make_pool(
     return Pool(book, min_candidates=min_candidates, chunks_per_step=chunks_per_step, exact=exact)
 
 
+def ask_in_vain(pool: Pool) -> None:
+    """A scorer with nothing to do gets no lease: whoever makes room has to tell."""
+    assert pool.issue(1, credits=-(1 << 20)) is None
+
+
 def fill(pool: Pool, num: int, *, step: int = 0, session: int = 1) -> list[int]:
     """Announce `step`, lease and answer `num` chunks; their starts."""
     pool.announce(Version(GENERATION, step))

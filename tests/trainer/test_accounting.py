@@ -224,7 +224,8 @@ def test_a_sample_drawn_twice_is_computed_once_and_counted_once() -> None:
     assert summary["samples_scored"] == 20 * 8
 
 
-def test_fresh_mode_scores_in_the_precision_asked_for_and_trains_in_float32() -> None:
+def test_fresh_mode_scores_in_the_precision_asked_for_and_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.precision.low.cpu_has_bf16", lambda: True)
     seen = set()
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -94,7 +94,7 @@ def test_the_effective_size_is_the_squared_sum_of_weights_over_the_sum_of_square
 ) -> None:
     chosen = Selection(torch.arange(len(weights)), torch.tensor(weights, dtype=torch.float32))
     picked = candidates_of([scored(0)]).take(chosen)
-    batch = batch_of(picked, torch.zeros(len(weights), 2), torch.zeros(len(weights)), 3, "stale", 4)
+    batch = batch_of(picked, torch.zeros(len(weights), 2), torch.zeros(len(weights)), picked.weights, 3, "stale", 4)
     assert batch.effective_size == pytest.approx(worth)
     assert batch.weights.tolist() == weights
 

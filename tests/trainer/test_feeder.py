@@ -33,6 +33,24 @@ def test_the_next_batch_is_prepared_while_the_present_one_is_used_and_no_more_th
     assert prepared == [0, 1]
 
 
+def test_several_batches_are_prepared_ahead_where_that_is_asked_for() -> None:
+    prepared: list[int] = []
+    reached = {step: threading.Event() for step in range(9)}
+
+    def prepare(step: int) -> int:
+        prepared.append(step)
+        reached[step].set()
+        return step
+
+    feeder = Feeder(prepare, 0, 9, ahead=3)
+    feeder.start()
+    assert reached[2].wait(WITHIN_S), "nobody has asked for any"
+    assert feeder.get(0) == 0
+    assert reached[3].wait(WITHIN_S)
+    feeder.stop()
+    assert prepared == [0, 1, 2, 3]
+
+
 def test_an_error_in_prepare_is_raised_where_the_batch_is_asked_for() -> None:
     def prepare(step: int) -> int:
         if step == 1:

@@ -82,6 +82,15 @@ def test_time_of_training_leaves_out_evaluations_and_what_came_before_the_first_
     assert 0 < finished.summary["train_s"] <= finished.summary["wall_s"] - 2 * EVALUATION_S
 
 
+def test_the_profile_accounts_for_all_time_since_the_first_step(finished: Finished) -> None:
+    trainer, row = finished.summary["profile"]["trainer"], finished.rows[-1]
+    assert sum(trainer.values()) == pytest.approx(1)
+    assert trainer["evaluate"] > trainer["step"] > 0
+    assert trainer["score"] > 0
+    assert row["time/evaluate_fraction"] == pytest.approx(trainer["evaluate"], abs=0.1)
+    assert finished.summary["words"].splitlines()[-1].startswith("Time of the trainer: steps ")
+
+
 def test_the_folder_has_pictures_of_what_was_selected(finished: Finished) -> None:
     gallery, boundary = (np.load(finished.folder / name) for name in ("gallery.npz", "boundary.npz"))
     assert gallery["class_seen"].sum() == 24 * 14

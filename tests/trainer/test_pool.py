@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from common.protocol import Version
-from tests.trainer.chunks import GENERATION, fill, make_pool, scored
+from tests.trainer.chunks import GENERATION, ask_in_vain, fill, make_pool, scored
 
 WITHIN_S = 10.0
 
@@ -67,13 +67,28 @@ def test_dropped_and_taken_chunks_make_room_for_leases() -> None:
     called = []
     pool.on_room = lambda: called.append(True)
     fill(pool, 1)
+    ask_in_vain(pool)
     assert pool.take(9) == []
     assert len(called) == 1
     fill(pool, 1, step=9)
+    ask_in_vain(pool)
     assert pool.take(9)
     assert len(called) == 2
     assert pool.take(10) == []
     assert len(called) == 2, "nothing changed"
+
+
+def test_nobody_is_told_of_room_while_scorers_have_all_the_leases_they_may() -> None:
+    pool = make_pool(chunks_per_step=1)
+    called = []
+    pool.on_room = lambda: called.append(True)
+    fill(pool, 2)
+    assert pool.take(0)
+    pool.advance(3)
+    assert called == [], "it would cost a step two switches of threads for nothing"
+    ask_in_vain(pool)
+    assert pool.take(3)
+    assert called == [True]
 
 
 def test_a_result_is_taken_once_and_only_from_the_session_of_its_lease() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.protocol import Version
-from tests.trainer.chunks import GENERATION, fill, make_pool, scored
+from tests.trainer.chunks import GENERATION, ask_in_vain, fill, make_pool, scored
 from tests.trainer.test_pool import balanced
 from trainer.chunks import ScoredChunk
 
@@ -44,6 +44,7 @@ def test_after_a_chunk_leases_are_for_the_next_step_until_this_one_needs_more() 
     rooms = []
     pool.on_room = lambda: rooms.append(pool.next_step)
     fill(pool, 1)
+    ask_in_vain(pool)
     assert pool.take_first(0) is not None
     assert rooms == [1]
     assert pool.issue(1, credits=8) is None, "weights of step 0 are too old for step 1"
@@ -117,6 +118,7 @@ def test_a_chunk_dropped_as_too_stale_is_told_outside_of_the_lock_and_before_the
     pool.on_room = lambda: told.append(-1)
     fill(pool, 2, step=0)
     fill(pool, 1, step=3)
+    ask_in_vain(pool)
     told.clear()
     taken = getattr(pool, take)(5)
     assert told == [0, 4, -1]

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from common import buckets
 from common.protocol import Version, Weights
-from common.weights import load_flat
+from common.weights import FlatLoader, load_flat
 from scorer.staging import StagedWeights, Transfer
 from trainer.publisher import Publisher, Slot
 
@@ -256,7 +255,7 @@ def test_checksums_belong_to_the_bytes_of_their_version() -> None:
         fill(model, step)
         slot = push(publisher, step)
         data, checksum = publisher.bucket(slot, 0)
-        assert checksum == zlib.crc32(data)
+        assert checksum == buckets.bucket_checksum(bytes(data))
         assert values(model) == {step}
 
 
@@ -264,3 +263,31 @@ def test_a_model_without_weights_has_versions_too() -> None:
     publisher = Publisher(nn.ReLU(), None, GENERATION)
     push(publisher, 0)
     assert len(fetch(publisher, Version(GENERATION, 0), session=1).flat) == 0
+
+
+def test_a_version_that_nobody_fetches_is_announced_and_not_copied() -> None:
+    publisher = Publisher(Net(), None, GENERATION)
+    push(publisher, 0)
+    slot = publisher.push(1, is_wanted=False)
+    assert slot is not None
+    assert publisher.announce(slot) == Version(GENERATION, 1)
+    assert slot.host.count_nonzero() == 0
+    assert publisher.open(Version(GENERATION, 1), session=1) is None
+    assert publisher.open(Version(GENERATION, 0), session=1) is not None, "it is still there"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wire", ["float32", "bf16"])
+def test_on_a_gpu_a_version_is_the_weights_at_its_push_although_training_goes_on(wire: str) -> None:
+    model, replica = Net().cuda(), Net().cuda()
+    publisher, loader = Publisher(model, model.head, GENERATION), FlatLoader(replica)
+    for step in range(1, 30):
+        fill(model, step)
+        slot = publisher.push(step, wire=wire)
+        fill(model, 100)  # queued right behind the copy
+        assert slot is not None
+        version = publisher.announce(slot)
+        staged = fetch(publisher, version, session=1)
+        assert staged is not None
+        loader.load(staged.manifest, torch.from_numpy(staged.flat))
+        assert values(replica) == {step}

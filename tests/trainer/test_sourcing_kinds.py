@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import TrainingDiverged
 from common.protocol import Version
-from tests.trainer.chunks import GENERATION, make_pool, scored
+from tests.trainer.chunks import GENERATION, ask_in_vain, make_pool, scored
 from tests.trainer.selectors import ids_at, losses, make_ledger
 from tests.trainer.test_sourcing import Trainer, ids
 from trainer.pool import Pool
@@ -70,6 +70,7 @@ def test_a_stream_leases_the_next_chunk_for_the_step_that_will_take_it() -> None
     pool = make_pool(chunks_per_step=1, max_staleness=0)
     trainer = Trainer(pool, "wait", method="selective-backprop", max_staleness=0)
     lease_and_put(pool, [1, 2, 3, 4])
+    ask_in_vain(pool)
     rooms = []
     pool.on_room = lambda: rooms.append(pool.issue(1, credits=8))
     assert trainer.prepare(0).ids.tolist() == ids("candidates", [0, 1, 2])
@@ -77,6 +78,7 @@ def test_a_stream_leases_the_next_chunk_for_the_step_that_will_take_it() -> None
     pool.announce(Version(GENERATION, 1))
     held = pool.issue(1, credits=8)
     pool.put(1, held.lease, losses(held.start, [NAN, NAN, 5, 6], step=1))
+    ask_in_vain(pool)
 
     def wait(timeout_s: float, seen: int) -> None:
         assert rooms[-1] is not None, "this step needs another one"

@@ -95,6 +95,8 @@ def plan(options: CompareOptions, words: Sequence[str]) -> Comparison:
         ConfigError: options that contradict each other.
     """
     given = options.given
+    if options.side_by_side > 1:
+        given = {"pin": "none"} | given  # they would all be pinned to the same cores
     if options.devices and "device" in given:
         raise ConfigError(f"--devices contradicts --device {given['device']}: the runs take the devices in turn")
     arms = read_arms(options.arms, given)

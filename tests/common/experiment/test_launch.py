@@ -136,9 +136,39 @@ def test_every_process_gets_its_options_and_one_private_endpoint(workplace: Make
     assert tomllib.loads((place.out / "options.toml").read_text())["scorers"] == 2
 
 
+def test_traces_go_to_the_run_folder_and_are_named_at_the_end(workplace: Make) -> None:
+    traces = "pathlib.Path(options['profile_to']).touch(); " + LEAVES_WITH_TRAINER
+    place = workplace(
+        "until((folder / 'trace-scorer-0.json').exists); (folder / 'trace-trainer.json').touch(); " + TRAINS, traces
+    )
+    _, out, _ = place.run("--profile")
+    assert out.splitlines()[-2].endswith("in the run folder: trace-scorer-0.json, trace-trainer.json")
+    assert place.options("trainer")["profile"]
+    assert place.options("scorer-0")["profile_to"] == str(place.out / "trace-scorer-0.json")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores and pinning"
+)
+def test_trainer_and_scorer_run_on_cores_of_their_own(workplace: Make) -> None:
+    says = "print(sorted(os.sched_getaffinity(0)), flush=True); "
+    place = workplace(says + TRAINS, says + LEAVES_WITH_TRAINER)
+    before = os.sched_getaffinity(0)
+    first, second = sorted(before)[:2]
+    os.sched_setaffinity(0, {first, second})  # a small machine
+    try:
+        code, out, _ = place.run("--threads", "1")
+    finally:
+        os.sched_setaffinity(0, before)
+    assert code == 0
+    assert f"pinned: trainer to core {first}, scorer-0 to core {second}" in out.splitlines()
+    assert (place.out / "trainer.log").read_text() == f"[{first}]\n"
+    assert (place.out / "scorer-0.log").read_text() == f"[{second}]\n"
+
+
 def test_a_free_port_is_found_for_both_sides(workplace: Make) -> None:
     place = workplace(TRAINS)
-    assert place.run("--listen", "tcp://127.0.0.1:*")[0] == 0
+    assert place.run("--insecure", "--listen", "tcp://127.0.0.1:*")[0] == 0
     endpoint = place.options("trainer")["listen"]
     assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", endpoint)
     assert place.options("scorer-0")["connect"] == endpoint

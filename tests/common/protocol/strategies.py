@@ -34,6 +34,7 @@ from common.protocol import (
     Reject,
     Return,
     Revoke,
+    Spent,
     TensorSpec,
     Version,
     VersionHint,
@@ -54,6 +55,7 @@ reals = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), max_size=20)
 texts = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" \n"), max_size=40)
 versions = st.builds(Version, naturals, naturals)
+times_spent = st.builds(Spent, seconds, seconds, seconds, seconds, seconds)
 leases = st.lists(naturals, max_size=5, unique=True).map(tuple)
 
 
@@ -123,8 +125,8 @@ def weights_messages(draw: Callable) -> Weights:
     manifest = None if bucket else draw(st.lists(specs, max_size=5, unique_by=lambda spec: spec.name).map(tuple))
     buffer = draw(st.binary(max_size=30))
     total = max(sum(spec.nbytes for spec in manifest or ()), len(buffer)) + draw(st.integers(0, 1000))
-    crc32 = draw(st.integers(0, 2**32 - 1))
-    return Weights(draw(versions), bucket, draw(st.integers(bucket + 1, 9)), total, crc32, manifest, buffer)
+    checksum = draw(st.integers(0, 2**32 - 1))
+    return Weights(draw(versions), bucket, draw(st.integers(bucket + 1, 9)), total, checksum, manifest, buffer)
 
 
 @st.composite
@@ -146,6 +148,7 @@ def welcome_messages(draw: Callable) -> Welcome:
         heartbeat_s=draw(seconds),
         silence_s=draw(seconds),
         embeddings=draw(st.booleans()),
+        steps=draw(naturals),
     )
 
 
@@ -174,7 +177,7 @@ STRATEGIES: dict[type, st.SearchStrategy] = {
     Revoke: st.builds(Revoke, leases),
     Return: st.builds(Return, leases),
     Goodbye: st.builds(Goodbye, texts),
-    Heartbeat: st.builds(Heartbeat, naturals, st.none() | versions, leases, naturals),
+    Heartbeat: st.builds(Heartbeat, naturals, st.none() | versions, leases, naturals, st.none() | times_spent),
     Error: st.builds(Error, st.sampled_from(ERRORS), texts),
     Feedback: feedback_messages(),
     PredictorState: st.builds(

@@ -26,7 +26,7 @@ def test_weights_bring_their_manifest_in_bucket_0_and_only_there():
         {"total_bytes": 31},
         {"total_bytes": 2**40},
         {"buffer": b"x" * 41},
-        {"crc32": 2**32},
+        {"checksum": 2**32},
         {"manifest": (TensorSpec("a", "float32", (2,)),) * 2},
         {"manifest": (TensorSpec("a", "complex64", (2,)),)},
         {"manifest": (TensorSpec("a\n", "int8", (2,)),)},

@@ -8,6 +8,8 @@ from typing import Any
 
 import zmq
 
+from common.security import Security
+from common.security.credentials import Insecure
 from common.transport import CONTROL, Channel, IOThread
 
 WITHIN_S = 10.0
@@ -60,9 +62,15 @@ def until(holds: Callable[[], Any]) -> None:
 class Side:
     """An IOThread with its recorder."""
 
-    def __init__(self, tick_s: float = 0.02, max_frame_bytes: int = 64 * MIB) -> None:
+    def __init__(self, tick_s: float = 0.02, max_frame_bytes: int = 64 * MIB, security: Security | None = None) -> None:
         self.recorder = Recorder()
-        self.io = IOThread("test-io", self.recorder, max_frame_bytes=max_frame_bytes, tick_s=tick_s)
+        self.io = IOThread(
+            "test-io",
+            self.recorder,
+            max_frame_bytes=max_frame_bytes,
+            tick_s=tick_s,
+            security=security if security is not None else Insecure(),
+        )
 
     def send(self, channel: Channel, frames: list[bytes], peer: bytes | None = None, *, track: bool = False) -> Any:
         return call(self.io, lambda: self.io.send(channel, frames, peer, track=track))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.endpoints import claim_ipc_path, port_of, weights_endpoint
+from common.endpoints import bound_endpoint, claim_ipc_path, port_of, weights_endpoint
 from common.errors import EndpointError
 from common.transport import CONTROL
 from tests.common.transport.sides import Side, scorer, trainer, until
@@ -70,6 +70,21 @@ def test_a_claim_is_released_with_its_descriptor(folder: Path) -> None:
         claim_ipc_path(folder / "t")
     os.close(claim)
     os.close(claim_ipc_path(folder / "t"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported", "bound"),
+    [
+        ("tcp://127.0.0.1:*", "tcp://[::ffff:127.0.0.1]:7", "tcp://127.0.0.1:7"),
+        ("tcp://localhost:0", "tcp://[::ffff:127.0.0.1]:7", "tcp://localhost:7"),
+        ("tcp://[::1]:0", "tcp://[::1]:7", "tcp://[::1]:7"),
+        ("tcp://eth0:5", "tcp://[::ffff:192.0.2.1]:5", "tcp://192.0.2.1:5"),
+        ("tcp://eth0:5", "tcp://[2001:db8::1]:5", "tcp://[2001:db8::1]:5"),
+        ("ipc:///run/m/t", "ipc:///run/m/t", "ipc:///run/m/t"),
+    ],
+)
+def test_scorers_are_told_an_address_that_they_can_connect_to(asked: str, reported: str, bound: str) -> None:
+    assert bound_endpoint(asked, reported) == bound
 
 
 @pytest.mark.parametrize(

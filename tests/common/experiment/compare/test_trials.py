@@ -9,6 +9,7 @@ from common.config import load_options
 from common.config.compare import CompareFlags, CompareOptions
 from common.errors import ConfigError
 from common.experiment.compare.arms import read_arms
+from common.experiment.compare.command import plan
 from common.experiment.compare.trials import Trial, clear, pilot_of, plan_trials, record_of
 from common.experiment.compare.workplace import claimed
 from tests.common.experiment.planted import plant
@@ -119,3 +120,10 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds thesis.tex, which is of no comparison"), claimed(tmp_path, compare()):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_runs_side_by_side_are_not_all_pinned_to_the_same_cores() -> None:
+    words = ("--threads", "1", "--device", "cpu", "--arms", "uniform", "stale")
+    assert {arm.options.pin for arm in plan(compare(*words), words).arms} == {"auto"}
+    together = plan(compare(*words, "--side-by-side", "2"), words)
+    assert {arm.options.pin for arm in together.arms} == {"none"}

@@ -1,0 +1,18 @@
+"""Options of the plan: those of a run, and how to measure."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from common.config.run import RunOptions
+
+
+class PlanOptions(RunOptions):
+    """Measure this machine for about half a minute, and say what to run on it. Options that are given stay as given."""
+
+    flag_aliases: ClassVar[dict[str, tuple[str, ...]]] = {"as_json": ("--json",)}
+
+    as_json: bool = Field(default=False, description="print one line of JSON instead of tables")
+    measure_s: float = Field(
+        default=24.0, gt=0, description="seconds of measuring in all, without what it takes to start"
+    )

@@ -1,0 +1,1 @@
+"""`marginstream plan`: measures this machine, and says what to run on it."""

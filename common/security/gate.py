@@ -1,0 +1,199 @@
+"""The trainer's gate: CURVE on every tcp socket, and an answer to each handshake that names a key on the list.
+
+ZeroMQ asks whoever is bound to inproc://zeromq.zap.01 (ZAP, its RFC 27) before a handshake ends. Hazards: CURVE alone
+lets in whoever knows the trainer's public key; without ZAP_ENFORCE_DOMAIN a missing authenticator lets in everybody. So
+the domain is enforced, and questions are answered by the thread that owns the sockets, from its own poller: if that
+stops, nobody enters, and nothing is there to enter.
+"""
+
+import collections
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+
+from common.errors import ConfigError
+from common.security.keys import ALLOWED, LOOK_EVERY_S, TRAINER_KEY, KeyPair, read_allowed, read_pair, stamp_of
+
+log = logging.getLogger(__name__)
+
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+ZAP_VERSION = b"1.0"
+DOMAIN = b"marginstream"
+LOG_EVERY_S = 10.0
+MAX_PEERS = 4096  # whose keys are remembered; one that was forgotten is known again by its next message
+
+
+class Gate:
+    """A trainer's keys, read again when their files change. Driven by the thread that owns the sockets alone.
+
+    A list that cannot be read lets nobody in. A key that is taken off the list is not heard from then on.
+
+    Args:
+        folder: holds `trainer.key` and `allowed/`.
+
+    Raises:
+        ConfigError: no key, a damaged one, or files that others may use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pair: KeyPair = read_pair(folder / TRAINER_KEY)
+        self._allowed, wrong = read_allowed(folder / ALLOWED)
+        if wrong:
+            raise ConfigError(wrong[0])
+        if not self._allowed:
+            log.warning("%s is empty: nobody can connect until a scorer's .pub file is there", folder / ALLOWED)
+        self._stamps = self._look()
+        self._looked_at = time.monotonic()
+        self._sockets: dict[zmq.Socket[bytes], str] = {}  # to the endpoint each is bound to
+        self._unbound: dict[zmq.Socket[bytes], str] = {}  # to be bound with the new key
+        self._keys: dict[bytes, str] = {}  # of peers, by routing id
+        self._next_log: dict[str, float] = {}
+        self.events: collections.Counter[str] = collections.Counter()
+        self.asked: zmq.Socket[bytes] | None = None
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    def arm(self, socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+        """Have a socket demand keys; before it binds."""
+        if self.asked is None:
+            asked = socket.context.socket(zmq.ROUTER)
+            asked.setsockopt(zmq.LINGER, 0)
+            asked.bind(ZAP_ENDPOINT)
+            self.asked = asked
+        self._set_options(socket)
+
+    def bound(self, socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+        """Where it is bound in the end, so that a new key can be put in place there."""
+        self._sockets[socket] = endpoint
+
+    def close(self) -> None:
+        if self.asked is not None:
+            self.asked.close(0)
+
+    def _set_options(self, socket: "zmq.Socket[bytes]") -> None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._pair.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._pair.secret)
+        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+    # -- who enters ---------------------------------------------------------------------------------------------------
+
+    def answer(self) -> None:
+        """Answer one handshake that waits. If anything goes wrong, it does not enter, now or without an answer."""
+        assert self.asked is not None
+        try:
+            envelope, delimiter, version, number, *question = self.asked.recv_multipart(zmq.NOBLOCK)
+        except (zmq.ZMQError, ValueError):
+            return  # it holds no more, or nothing that could be answered
+        try:
+            key = self._judge(version, question)
+            verdict = [b"200", b"OK", key.encode()] if key else [b"400", b"not on the list", b""]
+        except Exception:
+            self.events["keys that could not be checked"] += 1
+            self._say("broken", "a peer was kept out: its key could not be checked", exc_info=True)
+            verdict = [b"500", b"could not be checked", b""]
+        self.asked.send_multipart([envelope, delimiter, ZAP_VERSION, number, *verdict, b""], zmq.NOBLOCK)
+
+    def _judge(self, version: bytes, question: list[bytes]) -> str | None:
+        """The key in Z85 if it may enter. A question: domain, address, identity, mechanism, key."""
+        domain, address, _, mechanism, *credentials = question
+        asked = (version, domain, mechanism, [len(key) for key in credentials])
+        if asked == (ZAP_VERSION, DOMAIN, b"CURVE", [32]):
+            key: str = z85.encode(credentials[0]).decode("ascii")
+            if key in self._allowed:
+                return key
+        self.events["peers kept out"] += 1
+        shown = address.decode("ascii", "replace").removeprefix("::ffff:")
+        self._say("refused", f"a peer at {shown} was kept out: its key is not in {self._folder / ALLOWED}")
+        return None
+
+    # -- who is heard -------------------------------------------------------------------------------------------------
+
+    def known(self, frame: zmq.Frame) -> bytes | None:
+        """The routing id that a frame from a ROUTER carries; None if the peer's key has been taken off the list."""
+        try:
+            peer, key = frame.bytes, frame.get("User-Id")
+        except zmq.ZMQError:
+            return None  # nobody has answered for it
+        if key not in self._allowed:
+            return None
+        if peer not in self._keys and len(self._keys) >= MAX_PEERS:
+            del self._keys[next(iter(self._keys))]
+        self._keys[peer] = str(key)
+        return peer
+
+    def has_lost(self, peer: bytes) -> bool:
+        """Whether a peer that was heard has been taken off the list since."""
+        return (key := self._keys.get(peer)) is not None and key not in self._allowed
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list["zmq.Socket[bytes]"]:
+        """Look at the files now and then. Returns the sockets to connect again: a trainer has none."""
+        if now >= self._looked_at + LOOK_EVERY_S:
+            self._looked_at = now
+            self._read_again()
+        for socket, endpoint in list(self._unbound.items()):
+            try:
+                socket.bind(endpoint)
+            except zmq.ZMQError:
+                continue  # the listener that was there takes a moment to go
+            del self._unbound[socket]
+        return []
+
+    def _look(self) -> list[Any]:
+        return [stamp_of(self._folder / TRAINER_KEY), stamp_of(self._folder / ALLOWED)]
+
+    def _read_again(self) -> None:
+        before, self._stamps = self._stamps, self._look()
+        try:
+            if before[0] != self._stamps[0]:
+                self._change_key()
+            if before[1] != self._stamps[1]:
+                self._change_list()
+        except Exception:
+            self._allowed = {}
+            log.exception("nobody is let in: the keys in %s could not be read again", self._folder)
+
+    def _change_key(self) -> None:
+        try:
+            pair = read_pair(self._folder / TRAINER_KEY)
+        except ConfigError as error:
+            log.error("the key in use stays: %s", error)
+            return
+        if pair == self._pair:
+            return
+        self._pair = pair
+        log.warning("the trainer's key has changed: scorers connect again, with the new trainer.pub")
+        for socket, endpoint in self._sockets.items():
+            self._set_options(socket)
+            if socket not in self._unbound:
+                socket.unbind(endpoint)  # ends its connections too
+                self._unbound[socket] = endpoint
+
+    def _change_list(self) -> None:
+        before = self._allowed
+        try:
+            self._allowed, wrong = read_allowed(self._folder / ALLOWED)
+        except ConfigError as error:
+            self._allowed, wrong = {}, []
+            log.error("nobody is let in until the list of keys can be read: %s", error)
+        for text in wrong:
+            log.error("a key was left off the list: %s", text)
+        added = sorted(name for key, name in self._allowed.items() if key not in before)
+        removed = sorted(name for key, name in before.items() if key not in self._allowed)
+        if added or removed:
+            log.warning("list of keys: added %s; removed %s", ", ".join(added) or "none", ", ".join(removed) or "none")
+
+    def _say(self, kind: str, text: str, *, exc_info: bool = False) -> None:
+        """A line in the log, at most one of a kind in ten seconds: whoever knocks must not fill the disk."""
+        now = time.monotonic()
+        if now >= self._next_log.get(kind, 0.0):
+            self._next_log[kind] = now + LOG_EVERY_S
+            log.warning("%s (%d so far)", text, self.events.total(), exc_info=exc_info)

@@ -1,0 +1,93 @@
+"""The scorer's main loop, between a link and a backend that are told what to do."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from common.protocol import Candidates, Lease, Version
+from scorer import stopwatch
+from scorer.inbox import Work
+from scorer.loop import serve
+from scorer.staging import StagedWeights
+from scorer.stopwatch import Stopwatch
+from tests.common.protocol.examples import CANDIDATES, LEASE, WELCOME
+
+
+class Clock:
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(stopwatch, "time", made)
+    return made
+
+
+class Link:
+    """Hands out work, a second after it was asked for."""
+
+    def __init__(self, clock: Clock, *work: object) -> None:
+        self.stopwatch = Stopwatch()
+        self.answered: list[Candidates] = []
+        self._clock = clock
+        self._work = [*work, None]
+
+    def next_work(self) -> Any:
+        self._clock.now += 1
+        return self._work.pop(0)
+
+    def loaded(self, staged: StagedWeights) -> None:
+        pass
+
+    def answer(self, lease: Lease, candidates: Candidates) -> None:
+        self._clock.now += 0.25
+        self.answered.append(candidates)
+
+
+class Backend:
+    """Reads for 2 seconds, scores for 4 and puts an answer together in half a second; loads in 3."""
+
+    wants_weights = True
+    version = Version(3, 40)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def begin(self, welcome: object) -> None:
+        pass
+
+    def load(self, staged: StagedWeights) -> None:
+        self._clock.now += 3
+
+    def score(self, lease: Lease, welcome: object) -> Candidates:
+        self._clock.now += 6.5
+        return replace(CANDIDATES, read_s=2.0, score_s=4.0)
+
+
+STAGED = StagedWeights.__new__(StagedWeights)
+CHUNK = Work(LEASE, WELCOME, Version(3, 40))
+
+
+def test_every_second_of_a_scorer_is_booked(clock: Clock) -> None:
+    link = Link(clock, STAGED, CHUNK, CHUNK)
+    serve(link, Backend(clock))  # type: ignore[arg-type]
+    assert len(link.answered) == 2
+    assert link.stopwatch.spent()._asdict() == {"read_s": 4, "score_s": 8, "load_s": 3, "answer_s": 1.5, "idle_s": 4}
+
+
+def test_a_trace_may_begin_with_weights_of_the_second_half_of_the_run(clock: Clock) -> None:
+    seen: list[bool] = []
+
+    class Tracing:
+        def before(self, *, is_middle: bool) -> None:
+            seen.append(is_middle)
+
+    for steps in (79, 80, 81):
+        work = CHUNK._replace(welcome=replace(WELCOME, steps=steps))
+        serve(Link(clock, work), Backend(clock), Tracing())  # type: ignore[arg-type]
+    assert seen == [True, True, False]
