@@ -15,11 +15,13 @@ import torch
 from common.config import ScorerOptions, TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
+from common.devices import pick_device
 from common.processes import end, private_folder, start
+from tests.bench.gaps import Gaps
 from tests.bench.measure import pinned
 from trainer.loop import make_model
 from trainer.optimizers import build_optimizer, build_schedule
-from trainer.step import train_step
+from trainer.stepping import make_step
 from trainer.stream import SelectedBatches
 
 SETTLE_STEPS = 10  # run before each timed block: the other arm's scorer drains, caches warm
@@ -53,9 +55,11 @@ class Trainee:
         options = trainer_options(workload, mode="uniform")
         torch.set_num_threads(1)
         self.source: Source = open_source(options)
-        self.model = make_model(options, self.source)
-        self.optimizer = build_optimizer(options, self.model.parameters())
+        self.device = pick_device(options.device)
+        self.model = make_model(options, self.source).to(self.device)
+        self.optimizer = build_optimizer(options, self.model.parameters(), capturable=options.step.capture)
         self.schedule = build_schedule(self.optimizer, options, options.steps)
+        self.train_step = make_step(self.model, self.optimizer, self.schedule, options)
         self.model.train()
 
 
@@ -66,15 +70,21 @@ class Arm:
         self._trainee = trainee
         self._batches = iter(batches)
         self.batches = batches
+        self.gaps = Gaps(trainee.device)
 
     def advance(self, steps: int) -> float:
         """Steps as the trainer's loop makes them: get the batch, train, push when due. Returns the seconds taken."""
         started = time.perf_counter()
         trainee = self._trainee
+        self.gaps.clear()
         for _ in range(steps):
             batch = next(self._batches)
-            result = train_step(trainee.model, trainee.optimizer, trainee.schedule, batch, self.batches.options)
+            self.gaps.begins()
+            result = trainee.train_step(batch)
+            self.gaps.ends()
             self.batches.step(result.losses)
+        if trainee.device.type == "cuda":
+            torch.cuda.synchronize(trainee.device)
         return time.perf_counter() - started
 
     def step_s(self, steps: int) -> float:
@@ -102,7 +112,7 @@ def open_arm(trainee: Trainee, options: TrainerOptions, *, scorer_core: int | No
 def scorer_process(options: TrainerOptions, endpoint: str, core: int | None) -> Iterator[None]:
     """`python -m scorer` for a trainer's options, on one core."""
     shared = {name: getattr(options, name) for name in ScorerOptions.model_fields if hasattr(options, name)}
-    scorer = ScorerOptions(**(shared | {"connect": endpoint, "scorer_device": "cpu", "config": None}))
+    scorer = ScorerOptions(**(shared | {"connect": endpoint, "scorer_device": options.device, "config": None}))
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))
         log = opened.enter_context((folder / "log").open("wb"))

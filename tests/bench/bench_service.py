@@ -66,8 +66,8 @@ def _training(name: str, cores: Cores, num_pairs: int, block_s: float) -> dict[s
     """The two ratios of training for one workload, by key and workload."""
     workload = WORKLOADS[name]
     with pinned(cores.trainer):
-        pairs, rows = measure_step_ratio(workload, cores, num_pairs=num_pairs, block_s=block_s)
-        print_table(f"{name}, {workload['model']}: stale step over uniform step", rows)
+        pairs, steps = measure_step_ratio(workload, cores, num_pairs=num_pairs, block_s=block_s)
+        print_table(f"{name}, {workload['model']}: stale step over uniform step", steps.rows(pairs))
         wall = measure_wall_ratio(workload, cores, num_pairs=num_pairs, block_s=block_s)
         print_table(f"{name}, {workload['model']}: stale run over fresh run, equal steps", wall.rows())
     ratios = {"step_ratio": pairs.ratio, "wall_ratio": wall.pairs.ratio, "best_wall_ratio": wall.best}

@@ -54,8 +54,8 @@ class Sink:
 
 
 @contextlib.contextmanager
-def open_sink(options: TrainerOptions, core: int | None) -> Iterator[Sink]:
-    """A sink and a scorer for it, both on one core; paused, after the first chunk was scored."""
+def open_sink(options: TrainerOptions, core: int | None, *, scorer_core: int | None = None) -> Iterator[Sink]:
+    """A sink and a scorer for it, on one core unless the scorer has its own; paused after the first chunk's scores."""
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))
         options = options.model_copy(
@@ -77,7 +77,9 @@ def open_sink(options: TrainerOptions, core: int | None) -> Iterator[Sink]:
         opened.callback(process.stdin.close)  # its end of the commands ends the sink
         process.stdin.write(json.dumps(options.dump()) + "\n")
         process.stdin.flush()
-        opened.enter_context(scorer_process(options, options.listen or "", core))
+        opened.enter_context(
+            scorer_process(options, options.listen or "", core if scorer_core is None else scorer_core)
+        )
         sink = Sink(process)
         sink.set_rate(0.0)
         deadline = time.monotonic() + START_S

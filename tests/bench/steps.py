@@ -32,13 +32,15 @@ class StepRatio:
         self._timed_s = 0.0
         self._waited_s = 0.0
         self._io_s = 0.0
+        self._timed_steps = self._scored_steps = 0
+        self._gaps: list[float] = []  # shares of a stale step
         self._stale_cpu: list[float] = []  # seconds of this process a step, all threads
         self._uniform_cpu: list[float] = []
 
     def stale_step_s(self) -> float:
         """Seconds of a step, over a block."""
         self._stale.advance(SETTLE_STEPS)
-        chunks, waited_s, io_s = self._counters()
+        chunks, waited_s, io_s, scored = self._counters()
         cpu = time.process_time()
         seconds = self._stale.advance(self._steps)
         self._stale_cpu.append((time.process_time() - cpu) / self._steps)
@@ -47,6 +49,10 @@ class StepRatio:
         self._waited_s += after[1] - waited_s
         self._io_s += after[2] - io_s
         self._timed_s += seconds
+        self._scored_steps += after[3] - scored
+        self._timed_steps += self._steps
+        if (gap := self._stale.gaps.fraction()) is not None:
+            self._gaps.append(gap)
         return seconds / self._steps
 
     def uniform_step_s(self) -> float:
@@ -61,13 +67,29 @@ class StepRatio:
         self._sink.set_rate(0.0)
         return seconds / self._steps
 
-    def _counters(self) -> tuple[int, float, float]:
-        """Chunks that arrived, seconds waited for batches, seconds that the I/O thread worked."""
-        return self._link.pool.num_arrived, self._stale.batches._feeder.waited_s, self._link._io.busy_s
+    def _counters(self) -> tuple[int, float, float, int]:
+        """Chunks that arrived, seconds waited for batches, seconds that the I/O thread worked, steps on scored ones."""
+        batches, link = self._stale.batches, self._link
+        return link.pool.num_arrived, batches._feeder.waited_s, link._io.busy_s, batches.figures.selected_steps
+
+    @property
+    def scored_fraction(self) -> float:
+        """Share of the timed stale steps that trained on scored candidates."""
+        return self._scored_steps / self._timed_steps
+
+    @property
+    def waited_fraction(self) -> float:
+        """Share of the stale blocks in which the training thread stood still for a batch."""
+        return self._waited_s / self._timed_s
+
+    @property
+    def gap_fraction(self) -> float | None:
+        """How long the GPU stands still between two stale steps over such a step, median of the blocks."""
+        return statistics.median(self._gaps) if self._gaps else None
 
     def rows(self, pairs: Pairs) -> list[tuple[str, str]]:
         """For the table."""
-        figures, summary = self._stale.batches.figures, self._stale.batches.summary()
+        summary = self._stale.batches.summary()
         stall_us = 1e6 * summary["push_stall_s"] / summary["pushes"]
         io_fraction = self._io_s / self._timed_s
         cpu = Pairs(self._stale_cpu[-len(pairs.first) :], self._uniform_cpu[-len(pairs.first) :])
@@ -78,29 +100,36 @@ class StepRatio:
             ("ratio of the trainer's CPU time", f"{cpu.ratio:.3f}, quartiles {cpu.spread}; blind to other processes"),
             ("scored beside stale steps", f"{statistics.median(self._stale_rates):.0f} chunks/s"),
             ("scored beside uniform steps", f"{statistics.median(self._sink_rates):.0f} chunks/s"),
-            ("candidates per selected", f"{figures.candidates_per_selected:.1f}"),
-            ("stale steps on scored candidates", f"{figures.selected_fraction:.1%}"),
-            ("waited for batches", f"{self._waited_s / self._timed_s:.2%} of the stale blocks"),
+            ("candidates per selected", f"{self._stale.batches.figures.candidates_per_selected:.1f}"),
+            ("stale steps on scored candidates", f"{self.scored_fraction:.1%}"),
+            ("waited for batches", f"{self.waited_fraction:.2%} of the stale blocks"),
             ("stall of a push", f"{stall_us:.0f} us"),
             ("I/O thread at work", f"{io_fraction:.1%} of the stale blocks"),
+            *([] if self.gap_fraction is None else [("GPU idle between stale steps", f"{self.gap_fraction:.2%}")]),
         ]
 
 
 def measure_step_ratio(
-    workload: dict[str, Any], cores: Cores, *, num_pairs: int, block_s: float
-) -> tuple[Pairs, list[tuple[str, str]]]:
-    """Pairs of (stale, uniform) seconds a step, and rows for the table.
+    workload: dict[str, Any],
+    cores: Cores,
+    *,
+    num_pairs: int,
+    block_s: float,
+    candidates_per_selected: int = CANDIDATES_PER_SELECTED,
+) -> tuple[Pairs, StepRatio]:
+    """Pairs of (stale, uniform) seconds a step, and what goes with them.
 
-    Default options but for warm-up and annealing, so that every stale step selects, and three candidates for each
-    selected sample, which one scorer can sustain: with `auto` it scores as much as it can, more than a sink takes in
-    on its core, and the comparison would be of unequal loads.
+    Default options but for warm-up and annealing, so that every stale step selects, and for the candidates, as many as
+    one scorer can sustain: with `auto` it scores as much as it can, more than a sink takes in on its core, and the
+    comparison would be of unequal loads.
 
     Args:
         block_s: about how long a timed block is.
+        candidates_per_selected: in one chunk a step.
     """
     trainee = Trainee(workload)
     batch_size = trainer_options(workload).batch_size
-    sustained = CANDIDATES_PER_SELECTED * batch_size
+    sustained = candidates_per_selected * batch_size
     stale_options = trainer_options(workload, candidates=sustained, chunk_size=sustained)
     with contextlib.ExitStack() as opened:
         uniform = opened.enter_context(open_arm(trainee, trainer_options(workload, mode="uniform")))
@@ -110,5 +139,4 @@ def measure_step_ratio(
         bench = StepRatio(stale, uniform, sink, steps)
         bench.stale_step_s()
         bench.uniform_step_s()
-        pairs = Pairs.measure(num_pairs, bench.stale_step_s, bench.uniform_step_s)
-        return pairs, bench.rows(pairs)
+        return Pairs.measure(num_pairs, bench.stale_step_s, bench.uniform_step_s), bench

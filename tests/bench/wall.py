@@ -1,55 +1,16 @@
 """A stale run's wall-clock over the fresh run's at equal steps, beside the best that overlap could do."""
 
 import contextlib
-import itertools
 import statistics
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from common.data.augment import Augmentation
-from common.data.reader import SampleReader
-from common.models import find_head
-from common.order import Order
-from common.scoring import score_candidates
 from tests.bench.arms import SETTLE_STEPS, Arm, Trainee, open_arm, trainer_options
 from tests.bench.measure import Cores, Pairs
+from tests.bench.scoring import Scoring
 
 BATCH_SIZE = 32
 CHUNK = 2 * BATCH_SIZE
-
-
-class Scoring:
-    """A bare loop that reads and scores candidates chunk by chunk, without any service around it."""
-
-    def __init__(self, trainee: Trainee) -> None:
-        options = trainer_options(trainee.workload, mode="uniform")
-        sample = trainee.source.sample
-        self._reader = SampleReader(
-            trainee.source,
-            Augmentation(options.augment, options.seed, sample),
-            Order(sample.num_samples, options.seed, "candidates"),
-        )
-        self._trainee = trainee
-        self._head = find_head(trainee.model, None)
-        self._starts = itertools.count(0, CHUNK)
-
-    def chunk_s(self, num: int) -> float:
-        """Mean seconds of a chunk."""
-        for _ in range(3):
-            self._score()
-        started = time.perf_counter()
-        for _ in range(num):
-            self._score()
-        return (time.perf_counter() - started) / num
-
-    def _score(self) -> None:
-        start = next(self._starts)
-        samples = self._reader.read(np.arange(start, start + CHUNK))
-        inputs = self._trainee.source.prepare(samples.inputs)
-        score_candidates(self._trainee.model, self._head, inputs, samples.targets, ["mms"])
 
 
 @dataclass
@@ -90,7 +51,7 @@ def measure_wall_ratio(workload: dict[str, Any], cores: Cores, *, num_pairs: int
         block_s: about how long a timed block is.
     """
     trainee = Trainee(workload)
-    scoring = Scoring(trainee)
+    scoring = Scoring(trainer_options(workload), CHUNK)
     with contextlib.ExitStack() as opened:
         uniform = opened.enter_context(
             open_arm(trainee, trainer_options(workload, mode="uniform", batch_size=BATCH_SIZE))
