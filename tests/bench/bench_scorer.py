@@ -1,4 +1,4 @@
-"""What scoring costs, as ratios within one run: `python -m tests.bench.bench_scorer [--data-root FOLDER] [--quick]`.
+"""What scoring costs, as ratios within one run: `python -m tests.bench.bench_scorer [--data NAME --data-root FOLDER]`.
 
     bf16_speedup      samples a second over a bare float32 eager forward loop                          at least 3
     int8_speedup      likewise; both with AMX or AVX512 for that precision, else they are reported     at least 7
@@ -10,7 +10,7 @@
 One thread, batches of 256, the worse of both models, medians of pairs measured in turns. The overhead holds reading,
 normalising, all scores, the answer and the wire, with the default options (no augmentation), in the worst precision;
 `service_overhead_augmented` adds crops and mirror images. What a machine does not offer is null, with the reason above
-the JSON line. CIFAR-10 where --data-root has it or can have it, else images made on the spot.
+the JSON line. With --data cifar10, or imagefolder, real images; else some that are made on the spot.
 """
 
 import argparse
@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench_scorer", description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", type=Path, help="folder with CIFAR-10; without it images are made on the spot")
+    parser.add_argument(
+        "--data", help="source of the images, as for `marginstream run`; by default some made on the spot"
+    )
+    parser.add_argument("--data-root", type=Path, help="where they are")
     parser.add_argument("--models", nargs="+", default=["resnet8", "resnet44"], help="the first one is trained, too")
     parser.add_argument("--pairs", type=int, help="pairs of blocks for each ratio (default 7, with --quick 1)")
     parser.add_argument("--block-s", type=float, help="seconds of a timed block (default 2, with --quick 0)")
@@ -79,8 +82,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _workload(chosen: argparse.Namespace) -> dict[str, Any]:
     """The data as options say it."""
-    if chosen.data_root is not None:
-        return {"data": "cifar10", "data_root": chosen.data_root}
+    if chosen.data is not None:
+        return {"data": chosen.data, "data_root": chosen.data_root}
     return {"data": "digits" if chosen.quick else "tests.bench.images:open_images"}
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.data.sources import open_source
+from common.devices import set_threads
 from common.models import find_head
 from common.precision.auto import choose_precision
 from tests.bench.arms import DIGITS, IMAGES, trainer_options
@@ -94,6 +95,7 @@ def _measure(title: str, workload: dict[str, Any], cores: Cores, num_pairs: int,
 def _precision(workload: dict[str, Any]) -> str:
     """What `auto` stands for here, for all processes alike."""
     options = trainer_options(workload)
+    set_threads(options.num_threads)
     if options.precision != "auto":
         return options.precision
     source = open_source(options)
