@@ -12,6 +12,7 @@ from tests.bench.sink import Sink, open_sink
 
 UNLIMITED = 1e9  # chunks a second
 SETTLE_CHUNKS = 4
+IDLE_CHUNKS = 3  # times a chunk without an arrival: the scorer has nothing more to do
 STALL_S = 60.0
 
 
@@ -33,6 +34,7 @@ def measure_service(
     )
     with pinned(cores.scorer):
         form_s = subject.form_s(precision, block_s)
+        idle_s = IDLE_CHUNKS * form_s()
     with open_sink(options, cores.trainer, scorer_core=cores.scorer) as sink:
 
         def bare() -> float:
@@ -40,7 +42,7 @@ def measure_service(
                 return form_s()
 
         def leased() -> float:
-            with pinned(cores.trainer), _running(sink):
+            with pinned(cores.trainer), _running(sink, idle_s):
                 return _chunk_s(sink, block_s)
 
         leased()
@@ -48,13 +50,13 @@ def measure_service(
 
 
 @contextlib.contextmanager
-def _running(sink: Sink) -> Iterator[None]:
+def _running(sink: Sink, idle_s: float) -> Iterator[None]:
     sink.set_rate(UNLIMITED)
     try:
         yield
     finally:
         sink.set_rate(0.0)
-        _await_idle(sink)
+        _await_idle(sink, idle_s)
 
 
 def _chunk_s(sink: Sink, block_s: float) -> float:
@@ -73,9 +75,9 @@ def _next_arrival(sink: Sink) -> tuple[int, float]:
     return sink.chunks, time.perf_counter()
 
 
-def _await_idle(sink: Sink) -> None:
-    """Until the leases that are out have come back: nothing arrives any more."""
-    _await(lambda: _same_after(sink, 0.5))
+def _await_idle(sink: Sink, idle_s: float) -> None:
+    """Until the leases that are out have come back: nothing has arrived for so long."""
+    _await(lambda: _same_after(sink, idle_s))
 
 
 def _same_after(sink: Sink, seconds: float) -> bool:

@@ -129,15 +129,15 @@ def drain(link: ScorerLink, rate: _Rate) -> None:
     """Take a chunk whenever one is due; of lateness one chunk is made up for."""
     step, due = 0, time.perf_counter()
     while not rate.over:
-        now = time.perf_counter()
-        if rate.chunks_per_s == 0.0:
+        now, chunks_per_s = time.perf_counter(), rate.chunks_per_s
+        if chunks_per_s == 0.0:
             rate.changed.wait()
             rate.changed.clear()
         elif now < due:
             time.sleep(due - now)
         elif link.pool.take(step):
             step += 1
-            due = max(due, now - 1 / rate.chunks_per_s) + 1 / rate.chunks_per_s
+            due = max(due, now - 1 / chunks_per_s) + 1 / chunks_per_s
         else:
             link.pool.wait(0.1)
 
