@@ -14,7 +14,7 @@ from common.data.source import Source
 from common.errors import ConfigError
 from common.models import find_head, gives_margins, unwrap
 from common.precision.form import Form
-from common.precision.forms import compiles, make_form
+from common.precision.forms import check_compile, compiles, make_form
 from common.scoring import score_candidates
 from common.selection.agreement import selected_overlap
 
@@ -123,20 +123,29 @@ def try_precisions(
             num,
             pass_s := min(seconds[precision]),
             exact_s / pass_s,
-            selected_overlap(scores["float32"], scores[precision], num_selected, lowest_is_hard=score == "mms"),
+            _overlap(scores["float32"], scores[precision], num_selected, lowest_is_hard=score == "mms"),
         )
         for precision in forms
     ]
 
 
+def _overlap(exact_B: Tensor, low_B: Tensor, num: int, *, lowest_is_hard: bool) -> float:
+    """Share of the same selected; 0 where a candidate that float32 scores gets no finite score, and would be lost."""
+    if bool((exact_B.isfinite() & ~low_B.isfinite()).any()):
+        return 0.0
+    return selected_overlap(exact_B, low_B, num, lowest_is_hard=lowest_is_hard)
+
+
 def _forms(model: nn.Module, head: nn.Linear, compile: bool) -> dict[str, Form]:
-    """By precision, float32 first; without those that are not to be had here."""
+    """By precision, float32 first; without those that are not to be had here. Raises ConfigError as `make_form`."""
+    if compile:
+        check_compile(head.weight.device)
     forms: dict[str, Form] = {}
     for precision in ("float32", "bf16", "fp16", "int8"):
         try:
             forms[precision] = make_form(model, head, precision, compile=compile and compiles(precision))
         except ConfigError as error:
-            log.debug("%s", error)
+            log.log(logging.INFO if compile else logging.DEBUG, "--precision auto leaves out %s: %s", precision, error)
     return forms
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError
@@ -38,6 +39,14 @@ def compiles(precision: str) -> bool:
     return precision in ("bf16", "fp16")
 
 
+def check_compile(device: torch.device) -> None:
+    """Raises ConfigError where no forward pass can be captured."""
+    if device.type != "cuda":
+        raise ConfigError(
+            f"--compile: forward passes are captured on CUDA devices, the model is on {device}; leave it off"
+        )
+
+
 def make_form(model: nn.Module, head: nn.Linear, precision: str, *, compile: bool = False) -> Form:
     """The forward pass of a model in a precision; the model stays the master of its weights.
 
@@ -51,10 +60,8 @@ def make_form(model: nn.Module, head: nn.Linear, precision: str, *, compile: boo
         ConfigError: this precision is not to be had on the model's device, or not with this model.
     """
     device = head.weight.device
-    if compile and device.type != "cuda":
-        raise ConfigError(
-            f"--compile: forward passes are captured on CUDA devices, the model is on {device}; leave it off"
-        )
+    if compile:
+        check_compile(device)
     if compile and not compiles(precision):
         raise ConfigError(f"--compile goes with --precision bf16 or fp16, got {precision}")
     if precision == "float32":

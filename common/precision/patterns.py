@@ -72,7 +72,7 @@ def find_groups(traced: fx.GraphModule, shapes: Shapes, head: nn.Linear) -> dict
         group = _started(node, modules[str(node.target)], shapes, head)
         if group is None:
             continue
-        if (norm := norms.get(node)) is not None:
+        if (norm := norms.get(node)) is not None and _is_over_outputs(node, shapes):
             group.nodes.append(norm)
             group.layer = Layer(group.layer.layer, modules[str(norm.target)])
         _extend(group, modules, shapes, taken)
@@ -94,6 +94,11 @@ def _started(node: fx.Node, module: nn.Module, shapes: Shapes, head: nn.Linear) 
     if type(module) is nn.BatchNorm2d and has_statistics(module):
         return Group(Layer(None, module), x, [node])
     return None
+
+
+def _is_over_outputs(node: fx.Node, shapes: Shapes) -> bool:
+    """Whether a BatchNorm of this layer's result is over its outputs: of (B, L, F) it would be over L."""
+    return len(shapes[node]) in (2, 4)
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -48,3 +48,16 @@ class Motley(nn.Module):
         z = F.silu(self.rare(joined))
         pooled = torch.cat([F.adaptive_avg_pool2d(z, 1), F.adaptive_avg_pool2d(joined, 1)], 1)
         return self.head(self.drop(F.relu(self.hidden(pooled.view(pooled.shape[0], -1)))))
+
+
+class Tokens(nn.Module):
+    """(B, L, F) features: its BatchNorm is over the L tokens, and not over what the linear layer before it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 7)
+        self.norm = nn.BatchNorm1d(7)
+        self.head = nn.Linear(7, 5)
+
+    def forward(self, inputs_BLF: Tensor) -> Tensor:
+        return self.head(self.norm(self.mix(inputs_BLF)).relu().mean(1))

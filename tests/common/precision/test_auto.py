@@ -5,8 +5,9 @@ import logging
 import pytest
 import torch
 
+from common.errors import ConfigError
 from common.models import build_model, find_head
-from common.precision.auto import Trial, choose, choose_precision, try_precisions
+from common.precision.auto import Trial, _overlap, choose, choose_precision, try_precisions
 from tests.scorer.leases import SOURCE
 
 EXACT = Trial("float32", 256, 0.1, 1.0, 1.0)
@@ -52,3 +53,18 @@ def test_a_precision_that_a_device_has_not_is_not_tried() -> None:
     assert "fp16" not in [trial.precision for trial in trials]
     assert (trials[0].precision, trials[0].speed, trials[0].overlap) == ("float32", 1.0, 1.0)
     assert all(trial.pass_s > 0 and 0 <= trial.overlap <= 1 for trial in trials)
+
+
+def test_a_precision_that_loses_candidates_selects_nothing_alike() -> None:
+    exact = torch.arange(256.0)
+    low = exact.clone()
+    low[20:] = float("nan")
+    assert _overlap(exact, low, 26, lowest_is_hard=True) == 0.0
+    assert _overlap(exact, exact, 26, lowest_is_hard=True) == 1.0
+    assert _overlap(low, low, 26, lowest_is_hard=True) == 1.0  # bad samples are lost in any precision
+
+
+def test_auto_with_compile_is_refused_where_nothing_is_captured() -> None:
+    model = build_model("small", SOURCE.sample, seed=0)
+    with pytest.raises(ConfigError, match=r"--compile: .* the model is on cpu; leave it off"):
+        choose_precision(model, find_head(model), SOURCE, compile=True)
