@@ -5,22 +5,27 @@ import zlib
 import numpy as np
 
 BUCKET_BYTES = 1 << 20  # full throughput, yet checked and copied while it is in the cache and the next one arrives
-NUM_UNDIVIDED = 4  # a buffer of so many buckets or fewer travels as one, which is used where it was received
+ALIGNMENT_BYTES = 64  # of the start of a flat buffer, as torch aligns its own
 WINDOW = 16  # buckets a scorer asks for ahead: what a stuck one can hold in the trainer's queues
 _ROW = 512  # words that are summed apart from each other
 
 
 def num_buckets(total_bytes: int) -> int:
     """Buckets of a flat buffer; at least one, so that a model without weights still has a version."""
-    return 1 if total_bytes <= NUM_UNDIVIDED * BUCKET_BYTES else -(-total_bytes // BUCKET_BYTES)
+    return max(1, -(-total_bytes // BUCKET_BYTES))
 
 
 def bucket_span(bucket: int, total_bytes: int) -> tuple[int, int]:
     """Start and stop byte of a bucket."""
-    if total_bytes <= NUM_UNDIVIDED * BUCKET_BYTES:
-        return 0, total_bytes
     start = bucket * BUCKET_BYTES
     return start, min(start + BUCKET_BYTES, total_bytes)
+
+
+def flat_buffer(total_bytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Memory for a version, (total_bytes,) uint8, not cleared: aligned, and of huge pages where numpy asks for them."""
+    memory = np.empty(total_bytes + ALIGNMENT_BYTES, dtype=np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT_BYTES
+    return memory[start : start + total_bytes]
 
 
 def bucket_checksum(data: bytes | memoryview) -> int:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable
 
 
@@ -18,6 +19,7 @@ class Mailbox:
         self._out = io.FileIO(self.wake_fd, "r")
         self._in = io.FileIO(wake_in, "w")
         self._awake = False
+        self._closing = threading.Lock()  # a byte must not go to whoever has the number of the pipe next
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -30,7 +32,7 @@ class Mailbox:
     def wake(self) -> None:
         if not self._awake:  # a lost race costs one superfluous byte, never a lost wake-up: the flag falls first
             self._awake = True
-            with contextlib.suppress(ValueError, BrokenPipeError):  # closed
+            with self._closing, contextlib.suppress(ValueError, BrokenPipeError):  # closed
                 self._in.write(b"\0")  # or not, where the pipe is full of wake-ups already
 
     def run(self, *, woken: bool) -> None:
@@ -42,5 +44,6 @@ class Mailbox:
             self._tasks.popleft()()
 
     def close(self) -> None:
-        self._in.close()
-        self._out.close()
+        with self._closing:
+            self._in.close()
+            self._out.close()

@@ -16,7 +16,7 @@ a DEALER with IMMEDIATE drops what it received last if its peer closes at once, 
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import zmq
 
@@ -72,6 +72,7 @@ class IOThread:
         self._own = Sockets(max_frame_bytes, security, self._mailbox.wake_fd)
         self._sockets, self._channels, self._polled = self._own.by_channel, self._own.channels, self._own.polled
         self._stopping = False
+        self._next_tick = 0.0
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -108,6 +109,10 @@ class IOThread:
         """Have `task` run on the I/O thread soon. Never blocks; any thread."""
         self._mailbox.post(task)
 
+    def tick_within(self, seconds: float) -> None:
+        """Have the next tick come sooner. On the I/O thread only, also in a tick."""
+        self._next_tick = min(self._next_tick, time.monotonic() + seconds)
+
     # -- sending ------------------------------------------------------------------------------------------------------
 
     def send(
@@ -142,12 +147,10 @@ class IOThread:
         return tracker
 
     def receive_until(self, holds: Callable[[], bool], timeout_s: float) -> None:
-        """Go on receiving until `holds()` or the time is over. For a handler's `on_stop`: the last words' answers."""
+        """Go on without ticks until `holds()` or the time is over. For a handler's `on_stop`: answers to last words."""
         deadline = time.monotonic() + timeout_s
         while not holds() and (left_s := deadline - time.monotonic()) > 0:
-            for ready, _ in self._poll(left_s):
-                if ready in self._channels:
-                    self._receive(ready)
+            self._serve(left_s)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -163,17 +166,12 @@ class IOThread:
             self._close()
 
     def _loop(self) -> None:
-        next_tick = time.monotonic()
+        self._next_tick = time.monotonic()
         while True:
-            polled = self._poll(next_tick - time.monotonic())
-            started = time.monotonic()
-            woken = bool(polled) and polled[0][0] == self._mailbox.wake_fd
-            self._mailbox.run(woken=woken)
-            for own, _ in polled[woken:]:
-                self._receive(own)
-            if started >= next_tick:
+            started = self._serve(self._next_tick - time.monotonic())
+            if started >= self._next_tick:
+                self._next_tick = started + self._tick_s
                 self._tick(started)
-                next_tick = started + self._tick_s
             self.busy_s += time.monotonic() - started
             if self._stopping and not self._mailbox:
                 return
@@ -184,9 +182,15 @@ class IOThread:
                 self._own.connect_again(own)
         self._handler.on_tick(now)
 
-    def _poll(self, timeout_s: float) -> list[tuple[Any, int]]:
-        """What is ready: the mailbox's descriptor first, then sockets."""
-        return zmq.zmq_poll(self._polled, max(0, int(timeout_s * 1000) + 1))
+    def _serve(self, timeout_s: float) -> float:
+        """Wait for work and do it: what was posted, then one message of each socket. Returns when the wait was over."""
+        polled = zmq.zmq_poll(self._polled, max(0, int(timeout_s * 1000) + 1))  # the mailbox's descriptor first
+        started = time.monotonic()
+        woken = bool(polled) and polled[0][0] == self._mailbox.wake_fd
+        self._mailbox.run(woken=woken)
+        for own, _ in polled[woken:]:
+            self._receive(own)
+        return started
 
     def _receive(self, own: "zmq.Socket[bytes]") -> None:
         """Take one message: to ask the poller again costs less than to ask a socket whether there is another."""

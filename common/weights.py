@@ -1,7 +1,7 @@
 """Weights as one flat buffer: its layout (the manifest), the copy out of a model and the copy into one.
 
     trainer: model tensors ── snapshot (one multi-tensor copy) ──► flat buffer ── buckets + checksums ──► wire
-    scorer:  wire ── verified bucket by bucket ──► staging buffer ── load (one multi-tensor copy) ──► model tensors
+    scorer:  wire ── verified bucket by bucket ──► staging buffer ── becomes the model's memory, or is copied into it
 
 Parameters *and* buffers travel: BatchNorm statistics of another version would change every score. Tensors start at
 multiples of 64 bytes, so that views of the buffer are as aligned as torch's own allocations.
@@ -16,11 +16,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from common.buckets import ALIGNMENT_BYTES, flat_buffer
 from common.errors import ProtocolError
 from common.models import unwrap
 from common.protocol import DTYPE_BYTES, TensorSpec
 
-ALIGNMENT_BYTES = 64
+MAX_SEEN = 4  # buffers of which a loader keeps the views
 Group = tuple[list[Tensor], list[Tensor]]  # destinations and sources of one pair of dtypes
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_BYTES}
 
@@ -133,24 +134,59 @@ def copy_groups(groups: Sequence[Group]) -> None:
 
 
 class FlatLoader:
-    """Copies flat buffers into a model in place, version after version; what stays the same is worked out once.
+    """Brings flat buffers into a model, version after version; what stays the same is worked out once.
 
-    The model's tensors move into one buffer of its own layout, so that a version of the same layout is a single copy.
+    The model's tensors move into one buffer of its own layout, so that a version of the same layout is a single copy,
+    or none where the model may move into the buffer that it came in.
 
     Args:
-        model: on the device where it stays; from now on its tensors are written into and never replaced.
+        model: on the device where it stays; its tensors stay the same objects, as whoever else holds them relies on.
     """
 
     def __init__(self, model: nn.Module) -> None:
         own = model_tensors(model)
+        self._live = list(_live_tensors(model).values())
         self._home: Tensor | None = None
         self._manifest = self._own = manifest_of(model)
         if own and all(tensor.is_contiguous() for tensor in own.values()):
-            self._home = torch.zeros(self._own.total_bytes, dtype=torch.uint8, device=next(iter(own.values())).device)
-            for tensor, view in zip(_live_tensors(model).values(), self._own.views(self._home), strict=True):
+            device = next(iter(own.values())).device
+            if device.type == "cpu":
+                self._home = torch.from_numpy(flat_buffer(self._own.total_bytes))
+            else:
+                self._home = torch.empty(self._own.total_bytes, dtype=torch.uint8, device=device)
+            for tensor, view in zip(self._live, self._own.views(self._home), strict=True):
                 tensor.data = view.copy_(tensor.data)
         self._tensors = list(model_tensors(model).values())
+        self._seen: dict[int, list[Tensor]] = {}  # views of buffers, by their addresses
         self._received: tuple[Tensor, list[Group]] | None = None  # on another device a buffer arrives there as a whole
+
+    @property
+    def can_move(self) -> bool:
+        """Whether `swap` moves the model into a buffer of its own layout on the CPU, instead of copying it."""
+        return self._home is not None and self._home.device.type == "cpu"
+
+    def swap(self, rows: tuple[TensorSpec, ...], flat: Tensor) -> Tensor:
+        """As `load`, but `flat` may become the model's memory. Returns what is free now: `flat` or what the model left.
+
+        Nothing is copied where `flat` is laid out and aligned as the model's own memory and on the same device.
+        """
+        home = self._home
+        if home is None or rows != self._own.rows or home.device != flat.device or flat.data_ptr() % ALIGNMENT_BYTES:
+            self.load(rows, flat)
+            return flat
+        self._home, self._tensors = flat, self._views(flat)
+        for tensor, view in zip(self._live, self._tensors, strict=True):
+            tensor.data = view
+        return home
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        """The model's tensors in `flat`; a few buffers come in turns."""
+        views = self._seen.get(flat.data_ptr())
+        if views is None:
+            if len(self._seen) == MAX_SEEN:
+                self._seen.clear()
+            views = self._seen[flat.data_ptr()] = self._own.views(flat)  # which keep the memory at its address
+        return views
 
     def load(self, rows: tuple[TensorSpec, ...], flat: Tensor) -> None:
         """Copy `flat` ((total_bytes,) uint8 on the CPU, laid out as `rows` say) into the model."""

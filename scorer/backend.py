@@ -20,6 +20,7 @@ from common.config import ScorerOptions
 from common.errors import ConfigError
 from common.order import keyed_uint64
 from common.protocol import Array, Candidates, Feedback, Lease, PredictorState, Version, Weights, Welcome
+from scorer.landing import Landing
 from scorer.staging import StagedWeights
 
 
@@ -41,7 +42,9 @@ class Backend(Protocol):
     wants_weights: bool
     version: Version | None
 
-    def check_manifest(self, message: Weights) -> None: ...
+    def check_manifest(self, message: Weights) -> Landing | None:
+        """See `scorer.fetcher.Fetcher`."""
+        ...
 
     def begin(self, welcome: Welcome) -> None:
         """A trainer welcomed this scorer: its order, seed and scores hold from now on."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.protocol import Fetch, Version, Weights, WeightsGone
+from scorer.landing import Landing
 from scorer.staging import StagedWeights, Transfer
 
 log = logging.getLogger(__name__)
@@ -23,10 +24,11 @@ class Fetcher:
 
     Args:
         send: a FETCH to the trainer; False if there is no connection yet.
-        check_manifest: raises ProtocolError if weights of that layout do not fit the model.
+        check_manifest: raises ProtocolError if weights of that layout do not fit the model; where they land, or None to
+            keep their layout.
     """
 
-    def __init__(self, send: Callable[[Fetch], bool], check_manifest: Callable[[Weights], None]) -> None:
+    def __init__(self, send: Callable[[Fetch], bool], check_manifest: Callable[[Weights], Landing | None]) -> None:
         self._send = send
         self._check_manifest = check_manifest
         self._session: int | None = None
@@ -80,9 +82,8 @@ class Fetcher:
         transfer = self._transfer
         if transfer is None or message.version != transfer.version:
             return  # of a transfer that was given up
-        if message.bucket == 0:
-            self._check_manifest(message)
-        staged = transfer.receive(message)
+        landing = self._check_manifest(message) if message.bucket == 0 else None
+        staged = transfer.receive(message, landing)
         self._heard_at = time.monotonic()
         if staged is None:
             self._ask()

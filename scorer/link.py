@@ -40,6 +40,7 @@ from common.security.credentials import Credentials, Insecure
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from scorer.fetcher import Fetcher
 from scorer.inbox import Inbox, Work
+from scorer.landing import Landing
 from scorer.staging import StagedWeights
 from scorer.stopwatch import Stopwatch
 
@@ -65,7 +66,7 @@ class Link:
         endpoint: of the trainer's control channel.
         hello: what this scorer is.
         connect_s: how long to look for a trainer, at the start and after it fell silent.
-        check_manifest: raises ProtocolError if weights of that layout do not fit the model.
+        check_manifest: see `scorer.fetcher.Fetcher`.
         wants_weights: whether to fetch any.
         security: what this scorer shows to a trainer on tcp.
 
@@ -79,7 +80,7 @@ class Link:
         hello: Hello,
         *,
         connect_s: float,
-        check_manifest: Callable[[Weights], None],
+        check_manifest: Callable[[Weights], Landing | None],
         wants_weights: bool = True,
         security: Credentials | Insecure | None = None,
     ) -> None:

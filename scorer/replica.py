@@ -13,6 +13,7 @@ from common.precision.forms import make_form
 from common.protocol import Weights
 from common.scoring import Scored, score_candidates
 from common.weights import FlatLoader, Manifest, manifest_of
+from scorer.landing import Landing
 from scorer.staging import StagedWeights
 
 
@@ -47,12 +48,13 @@ class Replica:
         self._device = device
         self._own = manifest_of(unwrap(model))
         self._checked: tuple[object, int] | None = None  # versions differ in their bytes alone, mostly
+        self._landing: Landing | None = None
         self._loader = FlatLoader(self._model)
         self.form = make_form(model, head, precision, compile=compile)
         self._calibration = Calibration(self.form, recalibrate_every)
 
-    def check_manifest(self, message: Weights) -> None:
-        """Raise ProtocolError unless these weights fit the model. Any thread."""
+    def check_manifest(self, message: Weights) -> Landing | None:
+        """Raise ProtocolError unless these weights fit the model; where they land. The I/O thread."""
         if message.manifest is not None and (message.manifest, message.total_bytes) != self._checked:
             manifest = Manifest(message.manifest)
             manifest.check_matches(self._own)
@@ -61,14 +63,16 @@ class Replica:
                     f"weights: {message.total_bytes} bytes announced, their tensors take {manifest.total_bytes}"
                 )
             self._checked = message.manifest, message.total_bytes
+            self._landing = Landing.between(manifest, self._own) if self._loader.can_move else None
+        return self._landing
 
     def begin(self) -> None:
         """Another session, maybe of another trainer with other weights: calibrated anew."""
         self._calibration.begin()
 
     def load(self, staged: StagedWeights) -> None:
-        """Swap to a staged version, in place."""
-        self._loader.load(staged.manifest, torch.from_numpy(staged.flat))
+        """Swap to a staged version; what `staged` holds afterwards is free to be filled again."""
+        staged.flat = self._loader.swap(staged.manifest, torch.from_numpy(staged.flat)).numpy()
         self.form.refresh()
         self._calibration.weights_changed()
 

@@ -14,6 +14,7 @@ from common.precision.forms import compiles
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
 from common.weights import model_fingerprint
 from scorer.answers import make_answer, make_reader
+from scorer.landing import Landing
 from scorer.replica import Replica
 from scorer.staging import StagedWeights
 
@@ -51,8 +52,8 @@ class TorchBackend:
         self._reader: SampleReader | None = None
         self.version: Version | None = None
 
-    def check_manifest(self, message: Weights) -> None:
-        self._replica.check_manifest(message)
+    def check_manifest(self, message: Weights) -> Landing | None:
+        return self._replica.check_manifest(message)
 
     def begin(self, welcome: Welcome) -> None:
         self._reader = make_reader(self._options, self._held, welcome)

@@ -29,7 +29,7 @@ class Profile:
     """Shares of time, 0 to 1, by phase.
 
     Times are the host's: on a GPU `step` is what it takes to launch one, and the device is waited for in `other`, where
-    losses are logged.
+    losses are logged and before a batch that would be handed out too far ahead of the device.
 
     Attributes:
         trainer: of the training thread since the first step began; together 1.

@@ -8,6 +8,7 @@ with no free slot the push is skipped and counted. A slot left pinned by a dead 
 the old when it gives up the connection.
 """
 
+import collections
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import torch
 import zmq
 from torch import Tensor, nn
 
-from common.buckets import bucket_checksum, bucket_span
+from common.buckets import bucket_checksum, bucket_span, flat_buffer
 from common.protocol import Version
 from common.weights import Group, Manifest, copy_groups, grouped, manifest_of, model_tensors
 
@@ -46,6 +47,10 @@ class Slot:
         self.queued = [tracker for tracker in self.queued if not tracker.done]
         return bool(self.queued)
 
+    def is_whole(self) -> bool:
+        """Whether its bytes are on the host."""
+        return self.copied is None or self.copied.query()
+
 
 class Publisher:
     """Holds the newest weights versions of a model in the dtype of the wire.
@@ -72,7 +77,11 @@ class Publisher:
 
     def _new_slot(self) -> Slot:
         on_gpu = self._device.type == "cuda"
-        host = torch.zeros(self.manifests["float32"].total_bytes, dtype=torch.uint8, pin_memory=on_gpu)
+        total_bytes = self.manifests["float32"].total_bytes
+        if on_gpu:
+            host = torch.zeros(total_bytes, dtype=torch.uint8, pin_memory=True)
+        else:
+            host = torch.from_numpy(flat_buffer(total_bytes)).zero_()
         device = torch.zeros_like(host, device=self._device) if on_gpu else host
         if on_gpu:
             torch.cuda.current_stream(self._device).synchronize()  # zeroed before another stream writes to it
@@ -131,8 +140,21 @@ class Publisher:
 
     # -- I/O thread ---------------------------------------------------------------------------------------------------
 
+    def take_whole(self, filled: collections.deque[Slot]) -> Slot | None:
+        """Take off the latest version that can be announced at once; any before it are given up. Never waits.
+
+        On CUDA the copy to the host is queued behind the training steps that were launched before it.
+        """
+        latest: Slot | None = None
+        while filled and filled[0].is_whole():
+            if latest is not None:
+                with self._lock:
+                    latest.version, latest.filling = None, False
+            latest = filled.popleft()
+        return latest
+
     def announce(self, slot: Slot) -> Version:
-        """Make a filled slot the newest version. On CUDA waits, here on the I/O thread, for the copy to the host."""
+        """Make a filled slot the newest version. Waits for the copy to the host if `take_whole` did not choose it."""
         if slot.copied is not None:
             slot.copied.synchronize()
         with self._lock:

@@ -29,6 +29,7 @@ from common.protocol import (
     decode,
     encode,
 )
+from common.sparing_log import SparingLog
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from trainer.audits import Audits
 from trainer.candidates_desk import CandidatesDesk
@@ -42,6 +43,8 @@ from trainer.weights_desk import WeightsDesk
 log = logging.getLogger(__name__)
 
 FAREWELL = Goodbye("the trainer has ended")
+LOG_EVERY_S = 1.0  # of what a peer can cause without end
+COPY_POLL_S = 0.001  # while a version is on its way from the GPU
 FAREWELL_S = 1.0  # for the answers of scorers that are stuck or lost; the others take milliseconds
 
 
@@ -82,6 +85,7 @@ class Service:
         self._io: IOThread
         self._next_beat = 0.0
         self._is_ending = False
+        self._log = SparingLog(log, LOG_EVERY_S)
         self.weights_port = 0
         self.traffic = Traffic()
         self.push_wanted = False
@@ -116,12 +120,13 @@ class Service:
                 self._on_control_channel(peer, message)
         except ProtocolError as error:
             self.traffic.events["malformed messages"] += 1
-            log.warning("a peer sent nonsense: %s", error)
+            self._log.say("nonsense", f"a peer sent nonsense: {error}")
             if channel == CONTROL:
                 self._send(peer, Error("malformed", str(error)[:200]))
             self.sessions.strike(peer)
 
     def on_tick(self, now: float) -> None:
+        self.announce()
         self.sessions.judge(now)
         if now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_S
@@ -138,11 +143,14 @@ class Service:
 
     # -- asked by the training and feeder threads, through io.post ----------------------------------------------------
 
-    def announce(self, slot: Slot) -> None:
-        """Tell the scorers of a new version and let leases move on."""
-        self._pool.announce(self.weights.announce(slot))
-        self.push_wanted |= any(map(self.weights.is_left_out, self.sessions))  # joined since the push
-        self.sessions.issue_leases()
+    def announce(self, slot: Slot | None = None) -> None:
+        """Tell the scorers of a version, maybe at a later tick as a GPU still computes it, and let leases move on."""
+        if (version := self.weights.announce(slot)) is not None:
+            self._pool.announce(version)
+            self.push_wanted |= any(map(self.weights.is_left_out, self.sessions))  # joined since the push
+            self.sessions.issue_leases()
+        if self.weights.filled:
+            self._io.tick_within(COPY_POLL_S)
 
     def revoke(self, leases: dict[int, list[int]]) -> None:
         """Selection is over: scorers need not finish what they hold (leases by session)."""

@@ -20,6 +20,7 @@ from trainer.terms import FOREIGN_BACKENDS, Terms
 log = logging.getLogger(__name__)
 
 MAX_STRIKES = 8  # malformed or misplaced messages before a session is dropped
+NOTHING = Spent(0, 0, 0, 0, 0)
 
 Sent = zmq.MessageTracker | bool | None
 Send = Callable[[bytes, Message, Channel], Sent]
@@ -43,6 +44,7 @@ class Session:
     resident: Version | None = None
     stuck: bool = False
     strikes: int = 0
+    spent: Spent = NOTHING
     leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
 
 
@@ -54,6 +56,9 @@ class Sessions:
         events: counters of what happened, by name.
         histories_of: (start, stop, wanted) of a lease to (num, H) float32 past losses; None where nobody predicts any.
         audits: leases chunks a second time; None where nothing is audited.
+
+    Attributes:
+        spent: what all scorers so far did with their time, as of their last heartbeats; replaced, never changed.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class Sessions:
         self._histories_of = histories_of
         self._audits = audits
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
-        self._spent: dict[int, Spent] = {}  # by session, those that ended too
+        self.spent = NOTHING
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -128,7 +133,9 @@ class Sessions:
 
     def note_spent(self, session: Session, spent: Spent | None) -> None:
         if spent is not None:
-            self._spent[session.id] = spent
+            now = zip(self.spent, session.spent, spent, strict=True)
+            self.spent = Spent(*(total - before + after for total, before, after in now))
+            session.spent = spent
 
     def give_back(self, session: Session, leases: Sequence[int]) -> None:
         """It will not answer these: the chunks go to others, an audit to nobody."""
@@ -218,12 +225,6 @@ class Sessions:
         )
 
     # -- figures, for any thread --------------------------------------------------------------------------------------
-
-    @property
-    def spent(self) -> Spent:
-        """What all scorers so far did with their time, as of their last heartbeats."""
-        known = list(self._spent.values())
-        return Spent(*(sum(times) for times in zip(*known, strict=True))) if known else Spent(0, 0, 0, 0, 0)
 
     @property
     def precisions(self) -> set[str]:

@@ -42,6 +42,7 @@ from trainer.figures import Figures
 from trainer.fresh import FreshSelecting
 from trainer.link import ScorerLink
 from trainer.plan import Plan
+from trainer.run_ahead import RunAhead
 from trainer.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,9 @@ class SelectedBatches:
         needs_losses = "loss" in options.entry.ledger
         self._feedback = Feedback(self.ledger, assembly.histories, needs_losses=needs_losses)
         uniform = UniformCandidates()
-        gatherer = make_gatherer(options, source, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        self._run_ahead = RunAhead.of(device) if options.needs_scorers else RunAhead(None)
+        gatherer = make_gatherer(options, source, device)
         if options.needs_scorers:
             started = generation if generation is not None else int(time.time())
             self._link = ScorerLink(options, source, model, head, self.plan, started, assembly)
@@ -154,6 +157,7 @@ class SelectedBatches:
         self.tally.count(batch)
         self._feedback.add(batch, losses)
         self.completed += 1
+        self._run_ahead.stepped()
         if self._link is None or self.completed >= self._link.stop_step:
             return
         if self.completed % self.options.push_every == 0 or self._link.push_wanted:
@@ -161,6 +165,7 @@ class SelectedBatches:
 
     def _next_batch(self) -> Batch:
         step = self.completed
+        self._run_ahead.catch_up()  # the device is waited for here, candidates are not
         prepared = self._feeder.get(step, lambda waited_s: self._while_waiting(step, waited_s))
         if not isinstance(prepared, Batch):
             assert self._fresh is not None, "candidates to be scored here, outside of fresh mode"

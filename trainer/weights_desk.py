@@ -27,6 +27,7 @@ class WeightsDesk:
         self._send = send
         self._wire = wire
         self.announced: collections.deque[Version] = collections.deque(maxlen=4096)
+        self.filled: collections.deque[Slot] = collections.deque()  # whose copies to the host are not over
 
     @property
     def wire(self) -> Wire:
@@ -57,8 +58,13 @@ class WeightsDesk:
             was_rounded and scorer.precision == "float32" and scorer.backend not in FOREIGN_BACKENDS
         )
 
-    def announce(self, slot: Slot) -> Version:
-        """Tell the scorers of a new version."""
+    def announce(self, filled: Slot | None = None) -> Version | None:
+        """Tell the scorers of the latest version whose bytes are on the host, after adding one; None if none is."""
+        if filled is not None:
+            self.filled.append(filled)
+        slot = self._publisher.take_whole(self.filled)
+        if slot is None:
+            return None
         version = self._publisher.announce(slot)
         self.announced.append(version)
         hint = VersionHint(version, self._publisher.manifest(slot).total_bytes)

@@ -31,19 +31,23 @@ class Grid:
             x = x.contiguous(memory_format=torch.channels_last)
         return self._levels(x).to(torch.uint8)
 
-    def quantise_pixels(self, x: Tensor) -> Tensor:
+    def quantise_pixels(self, x: Tensor, words: Tensor | None = None) -> Tensor:
         """(B, C, H, W) float of up to 3 channels to (B, 4, H, W) uint8, channels-last; the fourth's bytes are 0.
 
         Bytes are put side by side by arithmetic, exact in float32; a copy with strides takes longer.
+
+        Args:
+            words: (B, H, W) int32 to hold them, one pixel each; any strides but the last, which is 1.
         """
-        words = torch.empty(len(x), *x.shape[2:], dtype=torch.int32)
+        if words is None:
+            words = torch.empty(len(x), *x.shape[2:], dtype=torch.int32)
         for part, out in zip(x.split(IN_CACHE), words.split(IN_CACHE), strict=True):
             levels = self._levels(part).floor_()
             word = levels[:, 0]
             for channel in range(1, x.shape[1]):
                 word = word.add_(levels[:, channel], alpha=256**channel)
             out.copy_(word)
-        return words.view(torch.uint8).view(*words.shape, FEW).permute(0, 3, 1, 2)
+        return words[..., None].view(torch.uint8).permute(0, 3, 1, 2)
 
     def _levels(self, x: Tensor) -> Tensor:
         """In [0, 256), to be rounded down."""

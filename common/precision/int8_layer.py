@@ -53,6 +53,11 @@ class Int8Layer:
         """The byte that stands for 0 in its results."""
         return self._out.zero_point if self._out is not None else 0
 
+    @property
+    def padding_byte(self) -> int:
+        """The byte that stands for 0 in what it reads."""
+        return self._x.zero_point
+
     def load(self, weights: Int8Weights) -> None:
         """Pack weights for the grids as they are now."""
         out_scale, out_zero_point, dtype = 1.0, 0, torch.float32

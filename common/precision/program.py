@@ -11,7 +11,7 @@ from common.precision.patterns import Shapes
 from common.precision.pooling import ImageMean
 from common.precision.ranges import ranges_of
 from common.precision.steps import Quantise, QuantisePixels
-from common.precision.strips import Strip, find_strips, side_by_side
+from common.precision.strips import Layout, Strip, find_layout, pixels_side_by_side, side_by_side
 
 
 class Program:
@@ -32,7 +32,7 @@ class Program:
         self._layers = [call.compute for call in self._lowered.calls if isinstance(call.compute, Int8Layer)]
         self._bank = Bank([each.layer for each in self._layers])
         self.is_finite = False
-        self._strips: dict[tuple[int, int], dict[int, Strip] | None] = {}  # by height and width
+        self._layouts: dict[tuple[int, int], Layout | None] = {}  # by height and width
         self._watched = {node for family in self._lowered.families for node in family.nodes}
 
     @property
@@ -57,27 +57,35 @@ class Program:
                 layer.load(weights)
 
     def __call__(self, inputs: Tensor) -> Any:
-        strips = self._strips_for(inputs)
+        layout = self._layout_for(inputs)
+        strips: dict[int, Strip] = {}
         slots: list[Any] = [None] * self._lowered.num_slots
         slots[self._lowered.input] = inputs
         for call in self._lowered.calls:
+            if layout is not None and (wide := layout.widened.get(call.output)) is not None:
+                assert isinstance(call.compute, Int8Layer), "only a convolution asks for wider gaps"
+                slot = call.inputs[0]
+                slots[slot] = strips[slot].widened(slots[slot], wide, call.compute.padding_byte)
+                strips[slot] = wide
             values = [slots[index] for index in call.inputs]
-            if strips is None:
+            if layout is None:
                 slots[call.output] = call.compute(*values)
             else:
+                if call.output in layout.written:
+                    strips[call.output] = layout.written[call.output]
                 slots[call.output] = _on_strips(call, values, strips, len(inputs))
             for index in call.dead:
                 slots[index] = None
         return self._lowered.result(slots)
 
-    def _strips_for(self, inputs: Tensor) -> dict[int, Strip] | None:
+    def _layout_for(self, inputs: Tensor) -> Layout | None:
         """How images of this size go side by side, if that is possible with every step."""
         if inputs.ndim != 4 or len(inputs) < 2:
             return None
         height, width = inputs.shape[2:]
-        if (height, width) not in self._strips:
-            self._strips[height, width] = find_strips(self._lowered.calls, self._lowered.input, height, width)
-        return self._strips[height, width]
+        if (height, width) not in self._layouts:
+            self._layouts[height, width] = find_layout(self._lowered.calls, self._lowered.input, height, width)
+        return self._layouts[height, width]
 
 
 def _on_strips(call: Call, values: list[Any], strips: dict[int, Strip], num: int) -> Any:
@@ -85,11 +93,14 @@ def _on_strips(call: Call, values: list[Any], strips: dict[int, Strip], num: int
     if isinstance(call.compute, ImageMean) and call.inputs[0] in strips:
         strip = strips[call.inputs[0]]
         return call.compute.of_strips(strip.images(values[0]), strip.width, num)
+    if call.output not in strips:
+        return call.compute(*values)
+    strip = strips[call.output]
+    if isinstance(call.compute, QuantisePixels):
+        return pixels_side_by_side(values[0], strip, call.compute.grid)
     result = call.compute(*values)
-    if call.output in strips:
-        strip = strips[call.output]
-        if isinstance(call.compute, Quantise | QuantisePixels):
-            return side_by_side(result, strip, call.compute.grid.zero_point)
-        if isinstance(call.compute, Int8Layer):
-            strip.clear_gaps(result, call.compute.zero_point)
+    if isinstance(call.compute, Quantise):
+        return side_by_side(result, strip, call.compute.grid.zero_point)
+    if isinstance(call.compute, Int8Layer):
+        strip.clear_gaps(result, call.compute.zero_point)
     return result

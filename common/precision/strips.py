@@ -1,24 +1,27 @@
 """Small images of a batch side by side: oneDNN's 8-bit convolutions take a third less time on long rows.
 
 A strip holds N images of one height, with a gap after each that is as good as padding: its bytes stand for 0 wherever a
-convolution reads them. Results are the same bit by bit.
+convolution reads them. Gaps are computed, too: narrow ones are widened where a convolution of stride 2 would come out
+of step with the images, if a copy costs less than wide ones all the way. Results are the same bit by bit.
 """
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.precision.grid import FEW, Grid
 from common.precision.int8_layer import Int8Layer
 from common.precision.lowering import Call
 from common.precision.pooling import ImageMean
 from common.precision.steps import Node, Quantise, QuantisePixels, Relu, ZeroPad
 
-GAPS = range(1, 17)  # pixels; the least that does is taken, and a convolution of stride 2 halves it
-STRIP_WIDTH = 1024  # pixels
+GAPS = range(1, 17)  # pixels; a convolution of stride 2 halves them
+WIDENING_COST = 0.15  # of a layer's time
+STRIP_WIDTH = 4608  # pixels
 WIDEST_IMAGE = 64
 
 
@@ -45,6 +48,18 @@ class Strip:
         gap = (self.width + self.gap) // stride[1] - width
         return Strip(height, width, gap) if height > 0 and width > 0 and gap >= 0 else None
 
+    def in_step(self, stride: int) -> "Strip":
+        """With a gap after which the next image's first pixel is one that a window of this stride starts from."""
+        return Strip(self.height, self.width, self.gap + -(self.width + self.gap) % stride)
+
+    def widened(self, x: Tensor, wide: "Strip", value: int) -> Tensor:
+        """The same images with the wider gaps of `wide`; what is new is filled."""
+        pixels, pitch = self.images(x), self.width + self.gap
+        laid = torch.empty(*pixels.shape[:3], wide.width + wide.gap, x.shape[1], dtype=torch.uint8)
+        laid[:, :, :, :pitch] = pixels
+        laid[:, :, :, pitch:].fill_(value)
+        return laid.flatten(2, 3).permute(0, 3, 1, 2)
+
     def images(self, x: Tensor) -> Tensor:
         """(G, C, H, N * (W + gap)) channels-last to a view (G, H, N, W + gap, C)."""
         return x.permute(0, 2, 3, 1).unflatten(2, (-1, self.width + self.gap))
@@ -59,18 +74,31 @@ class Strip:
         pixels[:, :, :, self.width :].fill_(value)
 
 
-def find_strips(calls: list[Call], source: int, height: int, width: int) -> dict[int, Strip] | None:
-    """Slots to what their images look like side by side; None where a step would mix them.
+@dataclass
+class Layout:
+    """What images side by side look like in a pass.
+
+    Attributes:
+        written: slots to their strips, as the steps leave them.
+        widened: outputs of steps to the strip that they want their first input widened to before they run.
+        cost: of the gaps, in the time of a layer.
+    """
+
+    written: dict[int, Strip] = field(default_factory=dict)
+    widened: dict[int, Strip] = field(default_factory=dict)
+    cost: float = 0.0
+
+
+def find_layout(calls: list[Call], source: int, height: int, width: int) -> Layout | None:
+    """The cheapest; None where a step would mix images.
 
     Args:
         source: the slot of the images in float32, (B, C, height, width).
     """
     if width > WIDEST_IMAGE:
         return None
-    for gap in GAPS:
-        if found := _followed(calls, source, Strip(height, width, gap)):
-            return found
-    return None
+    found = [_followed(calls, source, Strip(height, width, gap)) for gap in GAPS]
+    return min((layout for layout in found if layout is not None), key=lambda layout: layout.cost, default=None)
 
 
 def side_by_side(x: Tensor, strip: Strip, value: int) -> Tensor:
@@ -79,35 +107,53 @@ def side_by_side(x: Tensor, strip: Strip, value: int) -> Tensor:
     Args:
         value: of the gaps, and of the images that are missing in the last strip.
     """
-    num_strips = -(-len(x) * (strip.width + strip.gap) // STRIP_WIDTH)
-    num_images = -(-len(x) // num_strips)
-    shape = (num_strips, strip.height, num_images, strip.width + strip.gap, x.shape[1])
-    laid = torch.full(shape, value, dtype=torch.uint8)
-    images, into = x.permute(0, 2, 3, 1), laid
-    if x.shape[1] == 4:
-        images, into = images.view(torch.int32), into.view(torch.int32)
-    num_full = len(x) // num_images
-    full, rest = images[: num_full * num_images], images[num_full * num_images :]
-    into[:num_full, :, :, : strip.width] = full.unflatten(0, (num_full, num_images)).transpose(1, 2)
-    if len(rest):
-        into[num_full, :, : len(rest), : strip.width] = rest.transpose(0, 1)
+    laid = _blank(len(x), strip, x.shape[1], value)
+    for images, into in zip(x.permute(0, 2, 3, 1).split(laid.shape[2]), laid, strict=True):
+        into[:, : len(images), : strip.width] = images.transpose(0, 1)
     return laid.flatten(2, 3).permute(0, 3, 1, 2)
 
 
-def _followed(calls: list[Call], source: int, first: Strip) -> dict[int, Strip] | None:
-    strips: dict[int, Strip] = {}
+def pixels_side_by_side(x: Tensor, strip: Strip, grid: Grid) -> Tensor:
+    """Float images of few channels as `side_by_side` lays what the grid's `quantise_pixels` makes of them."""
+    laid = _blank(len(x), strip, FEW, grid.zero_point)
+    for images, into in zip(x.split(laid.shape[2]), laid.view(torch.int32).squeeze(4), strict=True):
+        grid.quantise_pixels(images, into[:, : len(images), : strip.width].transpose(0, 1))
+    return laid.flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def _blank(num: int, strip: Strip, channels: int, value: int) -> Tensor:
+    """(G, H, N, W + gap, C) bytes for `num` images."""
+    num_strips = -(-num * (strip.width + strip.gap) // STRIP_WIDTH)
+    num_images = -(-num // num_strips)
+    num_strips = -(-num // num_images)
+    shape = (num_strips, strip.height, num_images, strip.width + strip.gap, channels)
+    return torch.full(shape, value, dtype=torch.uint8)
+
+
+def _followed(calls: list[Call], source: int, first: Strip) -> Layout | None:
+    layout = Layout()
+    strips: dict[int, Strip] = {}  # by slot, as the next step finds them
     for call in calls:
         if isinstance(call.compute, Quantise | QuantisePixels) and call.inputs == [source]:
-            strips[call.output] = first
+            strips[call.output] = layout.written[call.output] = first
         elif any(slot in strips for slot in call.inputs):
-            read = [strips.get(slot) for slot in call.inputs]
             if isinstance(call.compute, ImageMean):
                 continue
-            after = _after(call.compute, read[0]) if read[0] is not None else None
-            if after is None or any(other != after for other in read[1:]):
+            if call.inputs[0] not in strips:
                 return None
-            strips[call.output] = after
-    return strips or None
+            read = strips[call.inputs[0]]
+            after = _after(call.compute, read)
+            if after is None and isinstance(call.compute, Int8Layer) and call.compute.window is not None:
+                wide = read.in_step(call.compute.window[1][1])
+                after = _after(call.compute, wide)
+                strips[call.inputs[0]] = layout.widened[call.output] = wide
+                layout.cost += WIDENING_COST
+            if after is None or any(strips.get(slot) != after for slot in call.inputs[1:]):
+                return None
+            strips[call.output] = layout.written[call.output] = after
+            if isinstance(call.compute, Int8Layer):
+                layout.cost += after.gap / after.width
+    return layout if strips else None
 
 
 def _after(compute: Any, strip: Strip) -> Strip | None:

@@ -10,13 +10,25 @@ import zmq
 from common.config.endpoint import is_loopback
 from common.errors import ConfigError, EndpointError
 from common.security.handshakes import Handshakes
-from common.security.keys import LOOK_EVERY_S, SCORER_KEY, TRAINER_PUBLIC, KeyPair, read_pair, read_public, stamp_of
+from common.security.keys import (
+    LOOK_EVERY_S,
+    SCORER_KEY,
+    TRAINER_PUBLIC,
+    KeyPair,
+    Stamp,
+    check_private,
+    read_pair,
+    read_public,
+    stamp_of,
+)
+from common.sparing_log import SparingLog
 
 log = logging.getLogger(__name__)
 
 FAILED_AUTH = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 FAILED_OTHERWISE = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
+LOG_EVERY_S = 10.0
 REFUSED = 400  # what a gate answers to a key that is not on its list
 
 
@@ -27,7 +39,7 @@ class Credentials:
         folder: holds `scorer.key` and `trainer.pub`.
 
     Raises:
-        ConfigError: no key, a damaged one, or files that others may use.
+        ConfigError: no key, a damaged one, or files or a folder that others may use.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +47,8 @@ class Credentials:
         self._paths = (folder / SCORER_KEY, folder / TRAINER_PUBLIC)
         self._handshakes = Handshakes()
         self._looked_at = time.monotonic()
-        self._stamp = stamp_of(*self._paths)
+        self._log = SparingLog(log, LOG_EVERY_S)
+        self._stamp: Stamp | None = stamp_of(folder)
         self._pair, self._trainer = self._read()
 
     @property
@@ -70,13 +83,14 @@ class Credentials:
         self._handshakes.close()
 
     def _has_changed(self) -> bool:
-        before, self._stamp = self._stamp, stamp_of(*self._paths)
+        before, self._stamp = self._stamp, stamp_of(self._folder)
         if before == self._stamp:
             return False
         try:
             keys = self._read()
         except ConfigError as error:
-            log.error("the keys in use stay: %s", error)
+            self._stamp = None  # to be tried again
+            self._log.say("keys", f"the keys in use stay: {error}", level=logging.ERROR)
             return False
         if keys == (self._pair, self._trainer):
             return False
@@ -85,6 +99,7 @@ class Credentials:
         return True
 
     def _read(self) -> tuple[KeyPair, bytes]:
+        check_private(self._folder, is_folder=True)
         return read_pair(self._paths[0]), read_public(self._paths[1])
 
 

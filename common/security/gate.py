@@ -10,13 +10,23 @@ import collections
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import zmq
 from zmq.utils import z85
 
 from common.errors import ConfigError
-from common.security.keys import ALLOWED, LOOK_EVERY_S, TRAINER_KEY, KeyPair, read_allowed, read_pair, stamp_of
+from common.security.keys import (
+    ALLOWED,
+    LOOK_EVERY_S,
+    TRAINER_KEY,
+    KeyPair,
+    Stamp,
+    check_private,
+    read_allowed,
+    read_pair,
+    stamp_of,
+)
+from common.sparing_log import SparingLog
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +34,7 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_VERSION = b"1.0"
 DOMAIN = b"marginstream"
 LOG_EVERY_S = 10.0
+DEAF_S = 1.0  # after which a socket that cannot be bound again is a matter for people
 MAX_PEERS = 4096  # whose keys are remembered; one that was forgotten is known again by its next message
 
 
@@ -36,23 +47,24 @@ class Gate:
         folder: holds `trainer.key` and `allowed/`.
 
     Raises:
-        ConfigError: no key, a damaged one, or files that others may use.
+        ConfigError: no key, a damaged one, or files or folders that others may use.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._pair: KeyPair = read_pair(folder / TRAINER_KEY)
-        self._allowed, wrong = read_allowed(folder / ALLOWED)
+        self._stamp: Stamp | None = self._look()
+        self._pair = self._read_pair()
+        self._allowed, wrong = self._read_allowed()
         if wrong:
             raise ConfigError(wrong[0])
         if not self._allowed:
             log.warning("%s is empty: nobody can connect until a scorer's .pub file is there", folder / ALLOWED)
-        self._stamps = self._look()
         self._looked_at = time.monotonic()
         self._sockets: dict[zmq.Socket[bytes], str] = {}  # to the endpoint each is bound to
-        self._unbound: dict[zmq.Socket[bytes], str] = {}  # to be bound with the new key
+        self._outdated: list[zmq.Socket[bytes]] = []  # with the key before
+        self._unbound: dict[zmq.Socket[bytes], float] = {}  # to be bound with the new key, since when
         self._keys: dict[bytes, str] = {}  # of peers, by routing id
-        self._next_log: dict[str, float] = {}
+        self._log = SparingLog(log, LOG_EVERY_S)  # whoever knocks must not fill the disk
         self.events: collections.Counter[str] = collections.Counter()
         self.asked: zmq.Socket[bytes] | None = None
 
@@ -96,7 +108,7 @@ class Gate:
             verdict = [b"200", b"OK", key.encode()] if key else [b"400", b"not on the list", b""]
         except Exception:
             self.events["keys that could not be checked"] += 1
-            self._say("broken", "a peer was kept out: its key could not be checked", exc_info=True)
+            self._log.say("broken", "a peer was kept out: its key could not be checked", exc_info=True)
             verdict = [b"500", b"could not be checked", b""]
         self.asked.send_multipart([envelope, delimiter, ZAP_VERSION, number, *verdict, b""], zmq.NOBLOCK)
 
@@ -110,7 +122,7 @@ class Gate:
                 return key
         self.events["peers kept out"] += 1
         shown = address.decode("ascii", "replace").removeprefix("::ffff:")
-        self._say("refused", f"a peer at {shown} was kept out: its key is not in {self._folder / ALLOWED}")
+        self._log.say("refused", f"a peer at {shown} was kept out: its key is not in {self._folder / ALLOWED}")
         return None
 
     # -- who is heard -------------------------------------------------------------------------------------------------
@@ -139,61 +151,78 @@ class Gate:
         if now >= self._looked_at + LOOK_EVERY_S:
             self._looked_at = now
             self._read_again()
-        for socket, endpoint in list(self._unbound.items()):
-            try:
-                socket.bind(endpoint)
-            except zmq.ZMQError:
-                continue  # the listener that was there takes a moment to go
-            del self._unbound[socket]
+        for socket, since in list(self._unbound.items()):
+            self._bind_again(socket, now - since)
         return []
 
-    def _look(self) -> list[Any]:
-        return [stamp_of(self._folder / TRAINER_KEY), stamp_of(self._folder / ALLOWED)]
+    def _look(self) -> Stamp:
+        return stamp_of(self._folder, self._folder / ALLOWED)
+
+    def _read_pair(self) -> KeyPair:
+        check_private(self._folder, is_folder=True)
+        return read_pair(self._folder / TRAINER_KEY)
+
+    def _read_allowed(self) -> tuple[dict[str, str], list[str]]:
+        check_private(self._folder, is_folder=True)
+        return read_allowed(self._folder / ALLOWED)
 
     def _read_again(self) -> None:
-        before, self._stamps = self._stamps, self._look()
+        before, self._stamp = self._stamp, None  # what fails is tried again at the next look
         try:
-            if before[0] != self._stamps[0]:
-                self._change_key()
-            if before[1] != self._stamps[1]:
-                self._change_list()
+            stamp = self._look()
+            if stamp == before or all([self._change_key(), self._change_list()]):
+                self._stamp = stamp
         except Exception:
             self._allowed = {}
-            log.exception("nobody is let in: the keys in %s could not be read again", self._folder)
+            text = f"nobody is let in: the keys in {self._folder} could not be taken over; this is tried again"
+            self._log.say("not taken over", text, level=logging.ERROR, exc_info=True)
 
-    def _change_key(self) -> None:
+    def _change_key(self) -> bool:
+        """Whether it could be read."""
         try:
-            pair = read_pair(self._folder / TRAINER_KEY)
+            pair = self._read_pair()
         except ConfigError as error:
-            log.error("the key in use stays: %s", error)
-            return
-        if pair == self._pair:
-            return
-        self._pair = pair
-        log.warning("the trainer's key has changed: scorers connect again, with the new trainer.pub")
-        for socket, endpoint in self._sockets.items():
+            self._log.say("key", f"the key in use stays: {error}", level=logging.ERROR)
+            return False
+        if pair != self._pair:
+            self._pair, self._outdated = pair, list(self._sockets)
+            log.warning("the trainer's key has changed: scorers connect again, with the new trainer.pub")
+        while self._outdated:
+            socket = self._outdated[-1]
             self._set_options(socket)
             if socket not in self._unbound:
-                socket.unbind(endpoint)  # ends its connections too
-                self._unbound[socket] = endpoint
+                socket.unbind(self._sockets[socket])  # ends its connections too
+                self._unbound[socket] = time.monotonic()
+            self._outdated.pop()
+        return True
 
-    def _change_list(self) -> None:
-        before = self._allowed
+    def _bind_again(self, socket: "zmq.Socket[bytes]", waited_s: float) -> None:
+        endpoint = self._sockets[socket]
         try:
-            self._allowed, wrong = read_allowed(self._folder / ALLOWED)
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            if waited_s >= DEAF_S:  # the listener that was there takes a moment to go
+                text = f"nobody is heard on {endpoint}: the key has changed, and it cannot be opened again"
+                remedy = "free the port, or start again with another --listen"
+                self._log.say(f"deaf {endpoint}", f"{text}: {error.strerror}; {remedy}", level=logging.ERROR)
+            return
+        del self._unbound[socket]
+        if waited_s >= DEAF_S:
+            log.warning("%s is open again, after %.0f s", endpoint, waited_s)
+
+    def _change_list(self) -> bool:
+        """Whether it could be read."""
+        before, is_read = self._allowed, True
+        try:
+            self._allowed, wrong = self._read_allowed()
         except ConfigError as error:
-            self._allowed, wrong = {}, []
-            log.error("nobody is let in until the list of keys can be read: %s", error)
+            self._allowed, wrong, is_read = {}, [], False
+            text = f"nobody is let in until the list of keys can be read: {error}"
+            self._log.say("list", text, level=logging.ERROR)
         for text in wrong:
             log.error("a key was left off the list: %s", text)
         added = sorted(name for key, name in self._allowed.items() if key not in before)
         removed = sorted(name for key, name in before.items() if key not in self._allowed)
         if added or removed:
             log.warning("list of keys: added %s; removed %s", ", ".join(added) or "none", ", ".join(removed) or "none")
-
-    def _say(self, kind: str, text: str, *, exc_info: bool = False) -> None:
-        """A line in the log, at most one of a kind in ten seconds: whoever knocks must not fill the disk."""
-        now = time.monotonic()
-        if now >= self._next_log.get(kind, 0.0):
-            self._next_log[kind] = now + LOG_EVERY_S
-            log.warning("%s (%d so far)", text, self.events.total(), exc_info=exc_info)
+        return is_read

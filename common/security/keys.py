@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,27 +87,32 @@ def check_private(path: Path, *, is_folder: bool) -> None:
 
 
 def stamp_of(*paths: Path) -> Stamp:
-    """What changes when a file, or a file in a folder, is written, replaced, added, removed or given another mode."""
+    """What changes when a file, or an entry of a folder, is written, replaced, added, removed or given another mode.
+
+    Of a path that cannot be looked at it equals no other: whoever compares reads again.
+    """
     return tuple(mark for path in paths for mark in _marks(path))
 
 
 def _marks(path: Path) -> list[tuple[object, ...]]:
     try:
-        own = os.stat(path)
-        marks = [_mark(path, own)]
-        if stat.S_ISDIR(own.st_mode):
-            marks += [_mark(Path(entry.path), os.stat(entry.path)) for entry in sorted(os.scandir(path), key=_name)]
+        entries = sorted(os.listdir(path)) if stat.S_ISDIR(os.stat(path).st_mode) else []
+    except OSError:
+        return [(str(path), object())]
+    return [_mark(path), *(_mark(path / name) for name in entries)]
+
+
+def _mark(path: Path) -> tuple[object, ...]:
+    """Of a link and of what it points at; a link that points at nothing hides no other entry."""
+    return (str(path), _figures(os.lstat, path), _figures(os.stat, path))
+
+
+def _figures(look: Callable[[Path], os.stat_result], path: Path) -> tuple[object, ...]:
+    try:
+        own = look(path)
     except OSError as error:
-        return [(str(path), error.errno)]
-    return marks
-
-
-def _name(entry: "os.DirEntry[str]") -> str:
-    return entry.name
-
-
-def _mark(path: Path, own: os.stat_result) -> tuple[object, ...]:
-    return (str(path), own.st_ino, own.st_mode, own.st_uid, own.st_size, own.st_mtime_ns, own.st_ctime_ns)
+        return (error.errno,)
+    return (own.st_dev, own.st_ino, own.st_mode, own.st_uid, own.st_size, own.st_mtime_ns, own.st_ctime_ns)
 
 
 def _read(path: Path) -> dict[str, object]:

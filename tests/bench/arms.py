@@ -17,7 +17,6 @@ from common.data.source import Source
 from common.data.sources import open_source
 from common.devices import pick_device
 from common.processes import end, private_folder, start
-from tests.bench.gaps import Gaps
 from tests.bench.measure import pinned
 from trainer.loop import make_model
 from trainer.optimizers import build_optimizer, build_schedule
@@ -70,18 +69,15 @@ class Arm:
         self._trainee = trainee
         self._batches = iter(batches)
         self.batches = batches
-        self.gaps = Gaps(trainee.device)
+        self.device = trainee.device
 
     def advance(self, steps: int) -> float:
         """Steps as the trainer's loop makes them: get the batch, train, push when due. Returns the seconds taken."""
         started = time.perf_counter()
         trainee = self._trainee
-        self.gaps.clear()
         for _ in range(steps):
             batch = next(self._batches)
-            self.gaps.begins()
             result = trainee.train_step(batch)
-            self.gaps.ends()
             self.batches.step(result.losses)
         if trainee.device.type == "cuda":
             torch.cuda.synchronize(trainee.device)

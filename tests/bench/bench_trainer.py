@@ -5,7 +5,8 @@
     waited_fraction  share of their time in which the trainer stood still for a batch                    at most .01
     overlap_ratio    a stale run that waits for its candidates, at the balance point found in this run, over the longer
                      of scoring and training, each timed beside the other                                at most 1.1
-    gap_fraction     on a GPU, how long it stands still between two stale steps over such a step         at most .01
+    gap_fraction     on a GPU, share of stale steps in which no kernel or copy of the trainer runs, between steps or
+                     within, less that share of uniform steps, both traced by CUPTI                      at most .01
 
 Each process has a core of its own and one thread. Candidates per selected sample for the first three: as many as leave
 the scorer a quarter of its time, 10 at most, in one chunk. Ratios are medians over pairs measured in turns and mean

@@ -3,7 +3,8 @@
     stall_ratio    what a push takes from the training thread, over a bare `_foreach_copy_` of the same tensors into
                    preallocated tensors of the wire's dtype                                              at most 1.2
     latency_ratio  from the announcement of a version until it is resident in an idle scorer, over the same exchange
-                   (hint, fetch, buckets) by bare ZeroMQ sockets and the same copy into the model        at most 1.5
+                   (hint, fetch, buckets) by bare ZeroMQ sockets and the same copy into the model; with a GPU both
+                   with the copies from it and to it                                                     at most 1.5
 
 For models of 1, 25 and 100 million parameters and both dtypes of the wire; the worst is the one without a size. Each
 process has a core of its own; medians over pairs measured in turns, the weights written just before, as a step does.
@@ -29,7 +30,7 @@ from common.config import ScorerOptions
 from common.data.sources import open_source
 from common.models import find_head
 from common.processes import private_folder
-from common.weights import copy_tensors, manifest_of, model_tensors
+from common.weights import copy_groups, grouped, manifest_of, model_tensors
 from tests.bench.arms import trainer_options
 from tests.bench.measure import Cores, Pairs, machine, pinned, print_table
 from tests.bench.resident import Resident, open_resident
@@ -85,14 +86,17 @@ class Sides:
         self._device = self._tensors[0].device
         self._manifest = manifest_of(model, wire=wire, head=find_head(model, None))
         rows = self._manifest.rows
-        self._buffers = itertools.cycle(
-            [[torch.empty(row.shape, dtype=getattr(torch, row.dtype), device=self._device) for row in rows]
-             for _ in range(NUM_BUFFERS)]
-        )  # fmt: skip
+        buffers = (
+            [torch.empty(row.shape, dtype=getattr(torch, row.dtype), device=self._device) for row in rows]
+            for _ in range(NUM_BUFFERS)
+        )
+        self._copies = itertools.cycle([grouped(buffer, self._tensors) for buffer in buffers])
         self._peer = b""
-        flat = np.zeros(self._manifest.total_bytes, dtype=np.uint8)
         total = self._manifest.total_bytes
-        self._buckets = [flat.data[slice(*bucket_span(number, total))] for number in range(num_buckets(total))]
+        self._flat = torch.zeros(total, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        self._snapshot = self._flat.to(self._device)  # itself on the CPU
+        sent = self._flat.numpy().data
+        self._buckets = [sent[slice(*bucket_span(number, total))] for number in range(num_buckets(total))]
         self._scorer: Resident
 
     def meet(self, scorer: Resident) -> None:
@@ -136,35 +140,39 @@ class Sides:
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
 
-    def _timed_push(self) -> tuple[float, str]:
+    def _timed_push(self) -> tuple[float, float, str]:
+        """Seconds of the stall, the monotonic clock when the I/O thread had the version, and the step."""
         step = next(self._steps)
         self._step()
         started = time.perf_counter()
         self._link.push(step)
+        announced = time.monotonic()  # the push hands the version to the I/O thread as its last act
         self._synchronize()
-        return time.perf_counter() - started, str(step)
+        return time.perf_counter() - started, announced, str(step)
 
     def _push(self) -> float:
         """Seconds that the training thread spends; returns when the scorer is idle again."""
-        stall_s, step = self._timed_push()
+        stall_s, _, step = self._timed_push()
         self._scorer.wait_for(step)
         return stall_s
 
     def _copy(self) -> float:
-        buffers = next(self._buffers)
+        groups = next(self._copies)
         self._step()
         started = time.perf_counter()
-        copy_tensors(buffers, self._tensors)
+        copy_groups(groups)
         self._synchronize()
         return time.perf_counter() - started
 
     def _announced_to_resident(self) -> float:
-        _, step = self._timed_push()
-        announced = time.monotonic()  # the push hands the version to the I/O thread as its last act
+        _, announced, step = self._timed_push()
         return self._scorer.wait_for(step) - announced
 
     def _sent_to_copied(self) -> float:
         started = time.monotonic()
+        if self._device.type == "cuda":
+            self._flat.copy_(self._snapshot, non_blocking=True)
+            self._synchronize()
         self._raw.send_multipart([self._peer, self._wire.encode()])
         self._raw.recv_multipart()
         for bucket in self._buckets:

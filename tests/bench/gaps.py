@@ -1,41 +1,44 @@
-"""How long a GPU stands still between two training steps, by CUDA events."""
+"""How long a GPU stands still while training steps run, by the times of its kernels."""
 
-import itertools
+from collections.abc import Callable, Iterable
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 
-class Gaps:
-    """Marks the beginning and the end of steps on the training stream. On the CPU it does nothing.
+def idle_fraction(work: Callable[[], object]) -> float:
+    """Share of the time, from the first kernel of `work` to the last, in which no kernel or copy runs. CUDA.
 
-    A gap is from the last kernel of a step to the first of the next; it holds what the trainer puts between them, such
-    as the copy for a push, and waiting: for the batch, or for Python.
+    Kernels and copies of this process on any stream, as CUPTI saw them; those of other processes on the same GPU do not
+    count. So this is time in which the GPU waits for a batch, for Python, for the GIL or for a launch, between steps
+    and within them. Tracing costs the host a little at each launch: compare with the same of other work.
+
+    Args:
+        work: tens of steps, on the current device, which has run some before.
+
+    Raises:
+        ValueError: no kernel was seen.
     """
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work()
+        torch.cuda.synchronize()
+    return idle_share(
+        (event.time_range.start, event.time_range.end)
+        for event in profiler.events() or ()
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    )
 
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._device = device
-        self._marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    def begins(self) -> None:
-        if self._on_gpu:
-            self._marks.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
-            self._marks[-1][0].record(torch.cuda.current_stream(self._device))
-
-    def ends(self) -> None:
-        if self._on_gpu:
-            self._marks[-1][1].record(torch.cuda.current_stream(self._device))
-
-    def clear(self) -> None:
-        """Steps that follow are of another block."""
-        self._marks.clear()
-
-    def fraction(self) -> float | None:
-        """Mean gap over the mean step of this block, once all of them are over; None on the CPU."""
-        marks = self._marks
-        if len(marks) < 2:
-            return None
-        torch.cuda.synchronize(self._device)
-        steps = [begin.elapsed_time(end) for begin, end in marks]
-        gaps = [end.elapsed_time(begin) for (_, end), (begin, _) in itertools.pairwise(marks)]
-        return (sum(gaps) / len(gaps)) / (sum(steps) / len(steps))
+def idle_share(spans: Iterable[tuple[float, float]]) -> float:
+    """Share of the time from the first start to the last end that is in none of the spans; they may overlap."""
+    ordered = sorted(spans)
+    if not ordered:
+        raise ValueError("no kernel was seen; may this process use CUPTI (NVreg_RestrictProfilingToAdminUsers=0)?")
+    began = busy_until = ordered[0][0]
+    idle = 0.0
+    for start, end in ordered:
+        idle += max(0.0, start - busy_until)
+        busy_until = max(busy_until, end)
+    return idle / max(busy_until - began, 1e-9)

@@ -103,15 +103,17 @@ def _say(what: str) -> None:
 
 
 def _receive_raw(endpoint: str, options: ScorerOptions) -> None:
-    """As little as gets weights into a model: hear, ask, put the buckets together unless there is but one, copy."""
+    """As little as gets weights into a model: hear, ask, put the buckets together, bring them to its device, copy."""
     model = build_model(options.model, open_source(options).sample, seed=0)
     model.to(pick_device(options.scorer_device)).requires_grad_(False)
     tensors = list(model_tensors(model).values())
-    flats, copies = {}, {}
+    device = tensors[0].device
+    flats, received, copies = {}, {}, {}
     for wire in ("float32", "bf16"):
         manifest = manifest_of(model, wire=wire, head=find_head(model, None))
         flats[wire] = torch.zeros(manifest.total_bytes, dtype=torch.uint8)
-        copies[wire] = grouped(tensors, manifest.views(flats[wire].to(tensors[0].device)))
+        received[wire] = flats[wire].to(device)  # the same memory on the CPU
+        copies[wire] = grouped(tensors, manifest.views(received[wire]))
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.RCVHWM, 0)
         dealer.connect(endpoint)
@@ -120,11 +122,11 @@ def _receive_raw(endpoint: str, options: ScorerOptions) -> None:
             wire = dealer.recv().decode()
             dealer.send(b"fetch")
             flat = flats[wire].numpy()
-            num = num_buckets(len(flat))
-            for bucket in range(num):
+            for bucket in range(num_buckets(len(flat))):
                 frame = dealer.recv(copy=False)
-                if num > 1:
-                    flat[slice(*bucket_span(bucket, len(flat)))] = np.frombuffer(frame.buffer, dtype=np.uint8)
+                flat[slice(*bucket_span(bucket, len(flat)))] = np.frombuffer(frame.buffer, dtype=np.uint8)
+            if device.type != "cpu":
+                received[wire].copy_(flats[wire])
             copy_groups(copies[wire])
             _say("raw")
 

@@ -6,10 +6,12 @@ import time
 from typing import Any
 
 from tests.bench.arms import SETTLE_STEPS, Arm, Trainee, open_arm, trainer_options
+from tests.bench.gaps import idle_fraction
 from tests.bench.measure import Cores, Pairs
 from tests.bench.sink import Sink, open_sink
 
 CANDIDATES_PER_SELECTED = 3
+TRACED_STEPS = 30  # by the profiler, to see where the GPU stands still
 
 
 class StepRatio:
@@ -33,7 +35,7 @@ class StepRatio:
         self._waited_s = 0.0
         self._io_s = 0.0
         self._timed_steps = self._scored_steps = 0
-        self._gaps: list[float] = []  # shares of a stale step
+        self.gap_fraction: float | None = None  # see `measure_gap`
         self._stale_cpu: list[float] = []  # seconds of this process a step, all threads
         self._uniform_cpu: list[float] = []
 
@@ -51,8 +53,6 @@ class StepRatio:
         self._timed_s += seconds
         self._scored_steps += after[3] - scored
         self._timed_steps += self._steps
-        if (gap := self._stale.gaps.fraction()) is not None:
-            self._gaps.append(gap)
         return seconds / self._steps
 
     def uniform_step_s(self) -> float:
@@ -82,10 +82,16 @@ class StepRatio:
         """Share of the stale blocks in which the training thread stood still for a batch."""
         return self._waited_s / self._timed_s
 
-    @property
-    def gap_fraction(self) -> float | None:
-        """How long the GPU stands still between two stale steps over such a step, median of the blocks."""
-        return statistics.median(self._gaps) if self._gaps else None
+    def measure_gap(self) -> None:
+        """On a GPU, the share of stale steps in which it stands still, less that of uniform ones; below 0 is luck."""
+        if self._stale.device.type != "cuda":
+            return
+        self._stale.advance(SETTLE_STEPS)
+        stale = idle_fraction(lambda: self._stale.advance(TRACED_STEPS))
+        self._sink.set_rate(self._stale_rates[-1])
+        self._uniform.advance(SETTLE_STEPS)
+        self.gap_fraction = stale - idle_fraction(lambda: self._uniform.advance(TRACED_STEPS))
+        self._sink.set_rate(0.0)
 
     def rows(self, pairs: Pairs) -> list[tuple[str, str]]:
         """For the table."""
@@ -105,7 +111,7 @@ class StepRatio:
             ("waited for batches", f"{self.waited_fraction:.2%} of the stale blocks"),
             ("stall of a push", f"{stall_us:.0f} us"),
             ("I/O thread at work", f"{io_fraction:.1%} of the stale blocks"),
-            *([] if self.gap_fraction is None else [("GPU idle between stale steps", f"{self.gap_fraction:.2%}")]),
+            *([] if self.gap_fraction is None else [("GPU idle beyond uniform steps", f"{self.gap_fraction:.2%}")]),
         ]
 
 
@@ -139,4 +145,6 @@ def measure_step_ratio(
         bench = StepRatio(stale, uniform, sink, steps)
         bench.stale_step_s()
         bench.uniform_step_s()
-        return Pairs.measure(num_pairs, bench.stale_step_s, bench.uniform_step_s), bench
+        pairs = Pairs.measure(num_pairs, bench.stale_step_s, bench.uniform_step_s)
+        bench.measure_gap()
+        return pairs, bench

@@ -15,5 +15,5 @@ def test_a_quick_run_ends_in_a_line_with_every_ratio(capsys: pytest.CaptureFixtu
     assert figures["overlap_ratio"] > 0
     assert 0 <= figures["scored_fraction"] <= 1
     assert 0 <= figures["waited_fraction"] <= 1
-    assert figures["gap_fraction"] is None, "the CPU has no events"
+    assert figures["gap_fraction"] is None, "the CPU has no kernels"
     assert figures["machine"]["cpu"]

@@ -1,6 +1,7 @@
 """The queue of tasks for a thread that polls, without the thread."""
 
 import select
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -44,3 +45,24 @@ def test_posting_to_a_closed_mailbox_does_nothing() -> None:
     mailbox = Mailbox()
     mailbox.close()
     mailbox.post(lambda: pytest.fail("it ran"))
+
+
+def test_closing_waits_for_a_wake_up_that_is_being_written() -> None:
+    mailbox, closers = Mailbox(), [threading.Thread()]
+
+    class Pipe:
+        closed = False
+
+        def write(self, data: bytes) -> None:
+            closers[0] = threading.Thread(target=mailbox.close)
+            closers[0].start()
+            closers[0].join(0.05)
+            assert not self.closed, "the byte goes to whoever has the number of the pipe now"
+
+        def close(self) -> None:
+            self.closed = True
+
+    mailbox._in.close()
+    mailbox._in = Pipe()  # type: ignore[assignment]
+    mailbox.wake()
+    closers[0].join()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.arrays import as_array, as_tensor
-from common.buckets import BUCKET_BYTES, NUM_UNDIVIDED, bucket_checksum, bucket_span, num_buckets
+from common.buckets import BUCKET_BYTES, bucket_checksum, bucket_span, flat_buffer, num_buckets
 from common.errors import ProtocolError
 from common.protocol import Array, TensorSpec
 from common.weights import (
@@ -194,6 +194,32 @@ def test_a_loader_writes_every_version_into_the_same_tensors(wire: str) -> None:
         assert other.tied.weight is other.body.weight
 
 
+def test_a_model_moves_into_a_buffer_of_its_own_layout_and_leaves_its_memory_for_the_next_version() -> None:
+    other = Net().eval()
+    loader, rows = FlatLoader(other), manifest_of(other).rows
+    before = {name: (id(tensor), tensor.data_ptr()) for name, tensor in other.state_dict(keep_vars=True).items()}
+    free = torch.from_numpy(flat_buffer(manifest_of(other).total_bytes))
+    for seed in range(5):
+        model = randomised(seed)
+        free.copy_(flat_of(model, manifest_of(model)))
+        free = loader.swap(rows, free)
+        free.fill_(255)
+        for name, tensor in other.state_dict(keep_vars=True).items():
+            assert id(tensor) == before[name][0]
+            assert (tensor.data_ptr() == before[name][1]) == (seed % 2 == 1)
+            assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_a_model_does_not_move_into_a_buffer_that_is_not_aligned() -> None:
+    model, other = randomised(1), Net()
+    manifest = manifest_of(model)
+    flat = torch.from_numpy(flat_buffer(manifest.total_bytes + 8))[8:].copy_(flat_of(model, manifest))
+    loader = FlatLoader(other)
+    assert loader.swap(manifest.rows, flat) is flat
+    flat.fill_(255)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in other.state_dict().items())
+
+
 def test_a_loader_takes_a_model_whose_tensors_are_not_contiguous() -> None:
     model, other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     manifest = manifest_of(model)
@@ -208,9 +234,7 @@ def test_buckets_cover_the_buffer_exactly_once(total: int) -> None:
     assert spans[0][0] == 0
     assert spans[-1][1] == total
     assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
-    assert all(
-        stop - start <= (BUCKET_BYTES if len(spans) > 1 else NUM_UNDIVIDED * BUCKET_BYTES) for start, stop in spans
-    )
+    assert all(stop - start <= BUCKET_BYTES for start, stop in spans)
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 4095, 4096, 4097, 100_000])

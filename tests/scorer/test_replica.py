@@ -167,6 +167,21 @@ def test_a_buffer_of_another_size_than_its_tensors_is_refused() -> None:
             make_replica().check_manifest(bucket_0(weights, total_bytes=total))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_what_a_load_leaves_in_place_of_the_staged_bytes_is_nowhere_in_use(precision: str) -> None:
+    replica, fresh = make_replica(precision), make_replica(precision)
+    inputs, targets = candidates()
+    for seed in (1, 2, 3):
+        weights = staged(trained_model(seed))
+        replica.load(weights)
+        np.copyto(weights.flat, 255)  # NaN, in every dtype of floats
+        got = replica.score(inputs, targets, ["mms"])
+    fresh.load(staged(trained_model(1)))
+    fresh.score(inputs, targets, ["mms"])  # int8 is calibrated with the first version
+    fresh.load(staged(trained_model(3)))
+    assert torch.equal(got.scores["mms"], fresh.score(inputs, targets, ["mms"]).scores["mms"])
+
+
 def test_staged_bytes_may_be_reused_after_a_load() -> None:
     replica, model = make_replica(), trained_model()
     weights = staged(model)

@@ -110,6 +110,18 @@ def trainer() -> Iterator[Trainer]:
 V0 = Version(GENERATION, 0)
 
 
+class FakeEvent:
+    """Of a copy to the host that a GPU has not come to."""
+
+    is_over = False
+
+    def query(self) -> bool:
+        return self.is_over
+
+    def synchronize(self) -> None:
+        assert self.is_over, "the I/O thread would stand still"
+
+
 # -- the way it should be ---------------------------------------------------------------------------------------------
 
 
@@ -266,6 +278,16 @@ def test_a_scorer_that_keeps_sending_nonsense_loses_its_session(garbage: list[by
     assert other.hear(Lease).start == start, "its chunks go to others"
 
 
+def test_nonsense_does_not_fill_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("trainer.service.LOG_EVERY_S", 1000.0)
+    with Trainer() as trainer:
+        scorer = trainer.scorer()
+        for _ in range(5):
+            scorer.control.send_multipart([b"noise"])
+            assert scorer.hear(Error).code == "malformed"
+    assert sum("sent nonsense" in line for line in caplog.messages) == 1
+
+
 def test_nonsense_on_the_weights_channel_is_counted_and_answered_by_nothing(trainer: Trainer) -> None:
     scorer = trainer.scorer()
     welcome = scorer.join()
@@ -370,6 +392,23 @@ def test_the_time_of_all_scorers_is_added_up_of_those_that_left_too(trainer: Tra
         scorer.say(Heartbeat(1, V0, (), 0, Spent(*map(float, times))))
     first.say(Goodbye("enough"))
     until(lambda: trainer.service.sessions.spent == (11, 21, 31, 41, 51) and len(trainer.service.sessions) == 1)
+
+
+def test_sessions_that_ended_leave_nothing_behind_but_their_sums(trainer: Trainer) -> None:
+    def held() -> list[int]:
+        own = vars(trainer.service.sessions).values()
+        return [len(value) for value in own if isinstance(value, dict | list | set)]
+
+    sizes = []
+    for num in range(1, 6):
+        scorer = trainer.scorer()
+        scorer.join()
+        scorer.say(Heartbeat(1, V0, (), 0, Spent(1.0, 2.0, 3.0, 4.0, 5.0)))
+        scorer.say(Goodbye("enough"))
+        until(lambda num=num: trainer.service.sessions.spent == (num, 2 * num, 3 * num, 4 * num, 5 * num))
+        until(lambda: len(trainer.service.sessions) == 0)
+        sizes.append(trainer.call(held))
+    assert sizes[0] == sizes[-1]
 
 
 def test_a_peer_whose_connection_is_gone_is_noticed_at_the_next_message_to_it(trainer: Trainer) -> None:
@@ -489,6 +528,22 @@ def test_a_push_is_announced_to_everyone_and_in_later_welcomes(trainer: Trainer)
     assert trainer.scorer().join().version == version
     trainer.tick(2.0)
     assert scorer.hear(Heartbeat).resident == version
+
+
+def test_a_version_that_a_gpu_has_not_come_to_is_announced_when_it_has_and_the_thread_goes_on(trainer: Trainer) -> None:
+    scorer = trainer.scorer()
+    scorer.join()
+    event = FakeEvent()
+    slots = [trainer.publisher.push(step) for step in (1, 2)]
+    for slot in slots:
+        slot.copied = event
+        trainer.call(lambda slot=slot: trainer.service.announce(slot))
+    assert trainer.scorer().join().version == V0
+    assert trainer.publisher.push(3) is None, "one slot is the newest, two are on their way"
+    event.is_over = True
+    assert scorer.hear(VersionHint).version == Version(GENERATION, 2), "the first is overtaken"
+    assert trainer.publisher.push(3) is not None
+    assert trainer.publisher.push(4) is slots[0], "no longer on its way"
 
 
 def test_a_version_that_was_overwritten_is_answered_by_the_newest(trainer: Trainer) -> None:

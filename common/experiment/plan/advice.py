@@ -29,6 +29,7 @@ class Advice:
         sustained: candidates for each selected one that the scorers supply, from both measured at the same time.
         waited_fraction: of the time, with --fallback wait; other fallbacks train on plain batches in that share.
         stale_s, fresh_s, plain_s: of one step, stale ones with the wait in them.
+        fresh_precision: in which the trainer scores a fresh step's candidates fastest.
         is_worthwhile: whether scorers can supply a choice at all.
     """
 
@@ -45,11 +46,12 @@ class Advice:
     stale_s: float
     fresh_s: float
     plain_s: float
+    fresh_precision: str
     is_worthwhile: bool
 
     @property
     def over_fresh(self) -> float:
-        """How much faster a stale step is than one that scores as many candidates in the trainer."""
+        """How much faster a stale step is than one that scores as many candidates in the trainer, at its best."""
         return self.fresh_s / self.stale_s
 
     @property
@@ -60,8 +62,25 @@ class Advice:
 
 def choose_scoring(measured: Measured, precision: str | None) -> Scoring:
     """The fastest precision that selects nearly what float32 does, or the one that was given, at its best chunk."""
-    able = [one for one in measured.scoring if one.precision == precision or (precision is None and one.is_good)]
-    return min(able or measured.scoring[:1], key=measured.scored_s)
+    return min(_able(measured, precision) or measured.scoring[:1], key=measured.scored_s)
+
+
+def fresh_scoring(measured: Measured, precision: str | None, candidates: int) -> tuple[float, str]:
+    """Seconds in which the trainer scores a step's candidates itself, and in which precision it is fastest.
+
+    Lower precisions take over the weights before each step. They are known where the scorers' device is the trainer's.
+    """
+    found = [(candidates * measured.forward_s, "float32")]
+    if measured.scorer_device == measured.trainer_device:
+        able = [one for one in _able(measured, precision) if one.precision != "float32"]
+        low = [(candidates * one.sample_s + one.load_s, one.precision) for one in able]
+        found = low if low and precision is not None else found + low
+    return min(found)
+
+
+def _able(measured: Measured, precision: str | None) -> list[Scoring]:
+    """Of the precision that was given, or all that select nearly what float32 does."""
+    return [one for one in measured.scoring if one.precision == precision or (precision is None and one.is_good)]
 
 
 def num_scorers(measured: Measured, scoring: Scoring, wanted: float) -> int:
@@ -114,6 +133,7 @@ def advise(options: RunOptions, measured: Measured) -> Advice:
         take("threads", measured.threads)
     slower = max(1.0, candidates / scored_per_step)
     q = measured.q(scoring)
+    scored_s, fresh_precision = fresh_scoring(measured, given_precision(options), candidates)
     return Advice(
         options=advised,
         scorers=scorers,
@@ -126,8 +146,9 @@ def advise(options: RunOptions, measured: Measured) -> Advice:
         sustained=sustained,
         waited_fraction=1 - 1 / slower,
         stale_s=step_s * slower + measured.push_s / push_every,
-        fresh_s=step_with(measured) + candidates * measured.forward_s,
+        fresh_s=step_with(measured) + scored_s,
         plain_s=measured.plain_s,
+        fresh_precision=fresh_precision,
         is_worthwhile=sustained * HEADROOM >= WORTHWHILE,
     )
 

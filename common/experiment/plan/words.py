@@ -109,9 +109,10 @@ def expectation_words(options: RunOptions, advice: Advice) -> str:
         wait = "does not wait"
     words = (
         f"Expected with {ratio:.3g} candidates for each selected one: the trainer {wait}; a step takes "
-        f"{duration(advice.stale_s)}, {advice.over_fresh:.1f} times as fast as scoring them in the trainer "
-        f"({duration(advice.fresh_s)}). Plain training takes {duration(advice.plain_s)} a step at its best number of "
-        f"threads: stale training is the faster one if it needs less than {advice.break_even:.0%} of its steps."
+        f"{duration(advice.stale_s)}, {advice.over_fresh:.1f} times as fast as scoring them in the trainer in "
+        f"{advice.fresh_precision} ({duration(advice.fresh_s)}). Plain training takes {duration(advice.plain_s)} a "
+        "step at its best number of threads: stale training is the faster one if it needs less than "
+        f"{advice.break_even:.0%} of its steps."
     )
     if not advice.is_worthwhile:
         words += (

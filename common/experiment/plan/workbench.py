@@ -23,7 +23,7 @@ from common.order import Order
 from common.precision.auto import settled_copy
 from common.precision.forms import compiles, make_form
 from common.scoring import score_candidates
-from common.weights import copy_tensors, manifest_of, model_tensors
+from common.weights import copy_groups, grouped, manifest_of, model_tensors
 
 FEWEST = 3  # times that anything is timed
 
@@ -109,8 +109,8 @@ class Workbench:
         """Seconds of the copy that training stands still for, and the bytes that then travel."""
         manifest = manifest_of(self.model, wire=wire, head=self.head)
         views = manifest.views(torch.zeros(manifest.total_bytes, dtype=torch.uint8, device=self.device))
-        tensors = list(model_tensors(self.model).values())
-        return self.seconds(lambda: copy_tensors(views, tensors), budget_s), manifest.total_bytes
+        groups = grouped(views, list(model_tensors(self.model).values()))
+        return self.seconds(lambda: copy_groups(groups), budget_s), manifest.total_bytes
 
     def seconds(self, call: Callable[[], object], budget_s: float) -> float:
         """The median of as many calls as the budget allows, after one that does not count."""

@@ -32,12 +32,14 @@ def test_on_cuda_a_form_follows_the_masters_weights(name: str, precision: str, c
             form.refresh()
 
 
-def test_a_captured_pass_runs_without_its_graph_for_more_samples_than_it_was_captured_with() -> None:
+def test_a_pass_captured_with_few_samples_is_captured_again_with_more_and_right_for_both() -> None:
     make, inputs = MODELS["resnet8"]
     model, inputs = trained(make, inputs).cuda(), inputs.cuda()
     form = make_form(model, find_head(model), "bf16", compile=True)
     with torch.inference_mode():
-        few, many = form(inputs[:4]).clone(), form(inputs)
+        few, many = form(inputs[:4]).clone(), form(inputs).clone()
+        again = form(inputs[:4])
+    torch.testing.assert_close(again, many[:4])
     torch.testing.assert_close(many[:4], few, rtol=0, atol=0.05 * float(few.abs().max()))
 
 

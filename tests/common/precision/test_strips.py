@@ -9,7 +9,10 @@ from common.models.resnet import CifarResNet
 from common.models.small import SmallConvNet
 from common.models.wide_resnet import WideResNet
 from common.precision.int8 import Int8Form
-from common.precision.strips import Strip, side_by_side
+from common.precision.lowering import Lowered
+from common.precision.ranges import shapes_of
+from common.precision.strips import Strip, find_layout, side_by_side
+from common.precision.trace import trace
 from tests.common.precision.models import with_statistics
 
 MODELS = {
@@ -28,6 +31,7 @@ def test_results_are_the_same_bit_by_bit(name: str, num: int, monkeypatch: pytes
     model = with_statistics(make())
     form = Int8Form(model, find_head(model))
     inputs = torch.randn(num, *shape)
+    monkeypatch.setattr("common.precision.strips.STRIP_WIDTH", 1024)  # several, the last one not full
     form.calibrate(inputs)
     cleared: list[Strip] = []
     clear = Strip.clear_gaps
@@ -36,8 +40,29 @@ def test_results_are_the_same_bit_by_bit(name: str, num: int, monkeypatch: pytes
     assert cleared
     form = Int8Form(model, find_head(model))
     form.calibrate(inputs)
-    monkeypatch.setattr("common.precision.program.find_strips", lambda *args: None)
+    monkeypatch.setattr("common.precision.program.find_layout", lambda *args: None)
     assert torch.equal(together, form(inputs))
+
+
+def test_gaps_start_narrower_in_a_deeper_model_and_are_widened_before_they_halve() -> None:
+    first_gaps = {}
+    for depth in (8, 44):
+        model = with_statistics(CifarResNet(depth, 3, 10))
+        traced = trace(model, head := find_head(model))
+        calls = Lowered(traced, shapes_of(traced, torch.randn(2, 3, 32, 32)), head)
+        layout = find_layout(calls.calls, calls.input, 32, 32)
+        assert layout is not None
+        first_gaps[depth] = next(iter(layout.written.values())).gap
+        assert all((wide.width + wide.gap) % 2 == 0 for wide in layout.widened.values())
+        assert len(layout.widened) == {8: 1, 44: 2}[depth]
+    assert first_gaps == {8: 2, 44: 1}
+
+
+def test_widened_strips_hold_the_same_images_with_the_new_pixels_filled() -> None:
+    narrow, wide = Strip(3, 5, 1), Strip(3, 5, 3)
+    x = torch.randint(256, (7, 4, 3, 5), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    assert narrow.in_step(8) == wide
+    assert torch.equal(narrow.widened(side_by_side(x, narrow, 9), wide, 9), side_by_side(x, wide, 9))
 
 
 @torch.no_grad()
@@ -45,6 +70,7 @@ def test_a_model_whose_steps_would_mix_images_takes_them_one_by_one(monkeypatch:
     model = with_statistics(SmallConvNet((1, 28, 28), 10))  # its last convolution has no padding
     form = Int8Form(model, find_head(model))
     monkeypatch.setattr("common.precision.program.side_by_side", None)
+    monkeypatch.setattr("common.precision.program.pixels_side_by_side", None)
     assert form(torch.randn(9, 1, 28, 28)).shape == (9, 10)
 
 

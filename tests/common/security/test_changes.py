@@ -1,15 +1,20 @@
 """Keys that change while both sides run: added, removed, replaced, damaged. Nothing is started again."""
 
 import contextlib
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
 
 from common.security.credentials import Credentials
 from common.security.keygen import new_pair
+from common.security.keys import read_pair
 from common.transport import CONTROL, WEIGHTS, Channel
 from tests.common.security.guarded import Trainer, knows, scorer
-from tests.common.transport.sides import Side, call, until
+from tests.common.transport.sides import WITHIN_S, Side, call, until
 
 pytestmark = pytest.mark.usefixtures("_looks_often")
 
@@ -31,8 +36,9 @@ def says(side: Side, channel: Channel, text: bytes) -> None:
 
 def heard_on(trainer: Trainer, channel: Channel, text: bytes) -> bytes:
     """Who says this, whatever else is said."""
+    deadline = time.monotonic() + WITHIN_S
     while (message := trainer.side.recorder.next())[0] != channel or message[2] != [text]:
-        pass
+        assert time.monotonic() < deadline, f"{text!r} was not heard"
     return message[1]
 
 
@@ -70,14 +76,29 @@ def test_a_key_that_is_removed_is_not_heard_or_answered_any_more_nor_let_in_agai
     until(lambda: {b"still here", b"here again"} <= {entry[2][0] for entry in trainer.side.recorder.messages.queue})
 
 
-@pytest.mark.parametrize("wrong", ["mode of the folder", "mode of the file", "damaged", "no folder"])
+def test_a_key_that_is_removed_beside_a_link_to_nothing_is_not_heard_any_more(
+    opened: contextlib.ExitStack, trainer: Trainer, keys: Path
+) -> None:
+    (keys / "allowed" / ".#scorer.pub").symlink_to("me@here.1234:5678")
+    looks = trainer.gate._looked_at
+    peer = trainer.hears(scorer(opened, trainer, Credentials(keys), CONTROL), CONTROL, b"hello")
+    until(lambda: trainer.gate._looked_at > looks)
+    (keys / "allowed" / "scorer.pub").unlink()
+    until(lambda: trainer.side.send(CONTROL, [b"back"], peer) is False)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["mode of the keys", "mode of the folder", "mode of the file", "damaged", "no folder"]
+)
 def test_a_list_that_cannot_be_trusted_lets_nobody_in_until_it_is_right_again(
     wrong: str, opened: contextlib.ExitStack, trainer: Trainer, keys: Path
 ) -> None:
     folder, file = keys / "allowed", keys / "allowed" / "scorer.pub"
     content = file.read_bytes()
     peer = trainer.hears(scorer(opened, trainer, Credentials(keys), CONTROL), CONTROL, b"hello")
-    if wrong == "mode of the folder":
+    if wrong == "mode of the keys":
+        keys.chmod(0o770)
+    elif wrong == "mode of the folder":
         folder.chmod(0o755)
     elif wrong == "mode of the file":
         file.chmod(0o644)
@@ -88,6 +109,7 @@ def test_a_list_that_cannot_be_trusted_lets_nobody_in_until_it_is_right_again(
     until(lambda: trainer.side.send(CONTROL, [b"back"], peer) is False)
     if wrong == "no folder":
         (keys / "away").rename(folder)
+    keys.chmod(0o700)
     folder.chmod(0o700)
     file.chmod(0o600)
     file.write_bytes(content)
@@ -149,4 +171,72 @@ def test_a_damaged_key_leaves_the_ones_in_use(
     for name in ("trainer.key", "scorer.key"):
         (keys / name).write_text("public = ")
     until(lambda: "the key in use stays" in caplog.text and "the keys in use stay" in caplog.text)
+    trainer.hears(own, CONTROL, b"after")
+
+
+@pytest.mark.parametrize("fails", ["unbind", "setsockopt"])
+def test_a_new_key_that_cannot_be_put_in_place_at_once_is_tried_again(
+    fails: str, opened: contextlib.ExitStack, trainer: Trainer, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = {channel: scorer(opened, trainer, Credentials(keys), channel) for channel in (CONTROL, WEIGHTS)}
+    for channel, side in sides.items():
+        trainer.hears(side, channel, b"before")
+        says(side, channel, b"after")
+    done, failed, weights = getattr(zmq.Socket, fails), threading.Event(), trainer.side.io._sockets[WEIGHTS]
+
+    def fail_once(own: "zmq.Socket[bytes]", *args: Any) -> None:
+        if own is weights and not failed.is_set():
+            failed.set()
+            raise zmq.ZMQError(zmq.ENOENT)
+        done(own, *args)
+
+    monkeypatch.setattr(zmq.Socket, fails, fail_once)
+    write_pair(keys / "trainer.key", keys / "trainer.pub")
+    assert failed.wait(WITHIN_S)
+    until(lambda: trainer.gate._stamp is not None and trainer.gate._allowed)
+    trainer.side.recorder.messages.queue.clear()
+    assert trainer.gate._pair == read_pair(keys / "trainer.key")
+    for channel in sides:
+        heard_on(trainer, channel, b"after")
+
+
+def test_a_port_that_is_taken_while_the_key_changes_is_named_in_the_log_and_opened_when_it_is_free(
+    opened: contextlib.ExitStack,
+    trainer: Trainer,
+    keys: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("common.security.gate.DEAF_S", 0.05)
+    own = scorer(opened, trainer, Credentials(keys), CONTROL)
+    trainer.hears(own, CONTROL, b"before")
+    bind, is_taken = zmq.Socket.bind, threading.Event()
+    is_taken.set()
+
+    def refuse(own: "zmq.Socket[bytes]", endpoint: str) -> Any:
+        if is_taken.is_set() and endpoint == trainer.endpoints[CONTROL]:
+            raise zmq.ZMQError(zmq.EADDRINUSE)
+        return bind(own, endpoint)
+
+    monkeypatch.setattr(zmq.Socket, "bind", refuse)
+    write_pair(keys / "trainer.key", keys / "trainer.pub")
+    until(lambda: "free the port, or start again with another --listen" in caplog.text)
+    is_taken.clear()
+    says(own, CONTROL, b"after")
+    heard_on(trainer, CONTROL, b"after")
+    complaints = [record for record in caplog.messages if "nobody is heard on" in record]
+    assert len(complaints) == 1
+    assert f"{trainer.endpoints[CONTROL]}: the key has changed" in complaints[0]
+    assert "Address already in use" in complaints[0]
+
+
+def test_a_scorers_folder_that_others_may_use_leaves_the_keys_in_use(
+    opened: contextlib.ExitStack, trainer: Trainer, keys: Path, stranger: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    knows(stranger, keys)
+    (stranger / "allowed" / "scorer.pub").rename(keys / "allowed" / "late.pub")
+    own = scorer(opened, trainer, Credentials(stranger), CONTROL)
+    trainer.hears(own, CONTROL, b"before")
+    stranger.chmod(0o755)
+    until(lambda: f"the keys in use stay: {stranger} may be used by others (mode 0755)" in caplog.text)
     trainer.hears(own, CONTROL, b"after")

@@ -11,7 +11,7 @@ from common.security.credentials import Credentials, Insecure
 from common.security.keys import KeyPair
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from tests.common.security.guarded import Trainer, knows, scorer
-from tests.common.transport.sides import TCP, Recorder, Side, call, raw_dealer, until
+from tests.common.transport.sides import TCP, WITHIN_S, Recorder, Side, call, raw_dealer, until
 
 
 @pytest.mark.parametrize("channel", [CONTROL, WEIGHTS])
@@ -149,6 +149,20 @@ def test_a_strange_question_is_not_answered_with_yes(
     answer = call(trainer.side.io, lambda: own.recv_multipart() if own.poll(0) else [])
     call(trainer.side.io, lambda: own.close(0))
     assert b"200" not in answer
+
+
+def test_who_knocks_while_the_trainer_says_goodbye_is_answered(
+    opened: contextlib.ExitStack, trainer: Trainer, keys: Path, stranger: Path
+) -> None:
+    knows(stranger, keys)
+
+    def farewell() -> None:
+        scorer(opened, trainer, Credentials(stranger), CONTROL)
+        trainer.side.io.receive_until(lambda: trainer.gate.events["peers kept out"] > 0, WITHIN_S)
+
+    trainer.side.recorder.farewell = farewell
+    trainer.side.io.stop()
+    assert trainer.gate.events["peers kept out"] > 0
 
 
 @pytest.mark.parametrize("endpoint", [TCP, "tcp://0.0.0.0:0"])

@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from common.security.credentials import Credentials
 from common.security.gate import Gate
 from common.security.keygen import add_scorers, make_folder, new_pair
-from common.security.keys import read_allowed, read_pair, read_public
+from common.security.keys import read_allowed, read_pair, read_public, stamp_of
 
 
 def mode(path: Path) -> int:
@@ -58,13 +58,46 @@ def test_keygen_says_what_it_takes(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["trainer.key", "scorer.key", "trainer.pub", "allowed", "allowed/scorer.pub"])
+@pytest.mark.parametrize("name", ["", "trainer.key", "scorer.key", "trainer.pub", "allowed", "allowed/scorer.pub"])
 @pytest.mark.parametrize("loose", [0o640, 0o604, 0o620])
 def test_files_that_others_may_use_are_refused_with_the_remedy(keys: Path, name: str, loose: int) -> None:
     is_folder = (keys / name).is_dir()
     (keys / name).chmod(loose | (0o100 if is_folder else 0))
-    with pytest.raises(ConfigError, match=rf"others \(mode .*chmod {700 if is_folder else 600} .*/{name}"):
+    with pytest.raises(ConfigError, match=rf"others \(mode .*chmod {700 if is_folder else 600} {keys / name}"):
         (Gate if name in ("trainer.key", "allowed", "allowed/scorer.pub") else Credentials)(keys)
+
+
+def test_a_gate_wants_its_whole_folder_private(keys: Path) -> None:
+    keys.chmod(0o750)
+    with pytest.raises(ConfigError, match=rf"others \(mode 0750\); .*chmod 700 {keys}$"):
+        Gate(keys)
+
+
+@pytest.mark.parametrize("change", ["remove", "chmod", "write", "replace", "add", "retarget"])
+def test_a_link_to_nothing_in_a_folder_hides_no_change_beside_it(keys: Path, change: str) -> None:
+    allowed, file, elsewhere = keys / "allowed", keys / "allowed" / "scorer.pub", keys / "elsewhere"
+    (allowed / ".#scorer.pub").symlink_to("me@here.1234:5678")
+    (allowed / "z.pub").symlink_to(elsewhere)
+    elsewhere.write_text("before")
+    before = stamp_of(allowed)
+    assert stamp_of(allowed) == before
+    if change == "remove":
+        file.unlink()
+    elif change == "chmod":
+        file.chmod(0o640)
+    elif change == "write":
+        file.write_text("damaged")
+    elif change == "replace":
+        (keys / "trainer.pub").replace(file)
+    elif change == "add":
+        (allowed / "a.pub").touch()
+    else:
+        elsewhere.write_text("something else")
+    assert stamp_of(allowed) != before
+
+
+def test_a_path_that_cannot_be_looked_at_is_read_again_every_time(keys: Path) -> None:
+    assert stamp_of(keys / "absent") != stamp_of(keys / "absent")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,20 @@ def test_ticks_go_on_through_a_flood(folder: Path, opened: contextlib.ExitStack)
     thread.join()
 
 
+def test_a_tick_comes_sooner_where_that_is_asked_for_and_later_ones_as_ever(
+    folder: Path, opened: contextlib.ExitStack
+) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t", tick_s=600.0)
+    server.recorder.ticks.get(timeout=WITHIN_S)  # at the start
+    server.io.post(lambda: server.io.tick_within(0.001))
+    server.recorder.ticks.get(timeout=WITHIN_S)
+    assert server.io._next_tick > time.monotonic() + 500
+    server.recorder.tick = lambda: server.io.tick_within(0.001)
+    server.io.post(lambda: server.io.tick_within(0.001))
+    for _ in range(3):  # asked for in each
+        server.recorder.ticks.get(timeout=WITHIN_S)
+
+
 def test_posted_tasks_run_at_once_in_order_and_on_the_io_thread(folder: Path, opened: contextlib.ExitStack) -> None:
     server, _ = trainer(opened, f"ipc://{folder}/t", tick_s=600.0)
     ran: queue.Queue[tuple[int, str]] = queue.Queue()
@@ -98,6 +112,21 @@ def test_last_words_that_are_answered_have_been_delivered(endpoint: str, opened:
     assert not server.io.alive
     assert client.recorder.next()[2] == [b"goodbye"]
     assert server.recorder.next()[2] == [b"heard"]
+
+
+def test_what_is_posted_while_the_last_words_are_answered_is_done_too(
+    folder: Path, opened: contextlib.ExitStack
+) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t")
+    came = threading.Event()
+
+    def farewell() -> None:
+        server.io.post(came.set)
+        server.io.receive_until(came.is_set, WITHIN_S)
+
+    server.recorder.farewell = farewell
+    server.io.stop()
+    assert came.is_set()
 
 
 def test_the_wait_for_an_answer_is_bounded(folder: Path, opened: contextlib.ExitStack) -> None:

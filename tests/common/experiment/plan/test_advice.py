@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.experiment.plan.advice import Advice, advise, best_chunk, num_scorers
+from common.experiment.plan.advice import Advice, advise, best_chunk, fresh_scoring, num_scorers
 from tests.common.experiment.plan.planted import CRUDE, FLOAT32, INT8, measured, options, together
 
 
@@ -52,8 +52,28 @@ def test_scorers_that_leave_no_choice_are_said_to_be_too_slow() -> None:
 
 def test_speeds_are_over_scoring_in_the_trainer_and_over_plain_training_at_its_best() -> None:
     found = advice(together=together(24_000), push_s=0.0)
-    assert found.over_fresh == pytest.approx((10e-3 + 192 * 100e-6) / 10e-3)
+    assert found.over_fresh == pytest.approx((10e-3 + 192 * 20e-6 + 1e-3) / 10e-3), "in int8, refreshed each step"
     assert found.break_even == pytest.approx(8 / 10)
+
+
+@pytest.mark.parametrize(
+    ("precision", "scorer_device", "fresh_precision", "scored_s"),
+    [
+        (None, "cpu", "int8", 192 * 20e-6 + 1e-3),
+        ("float32", "cpu", "float32", 192 * 100e-6),
+        ("bf16", "cpu", "bf16", 192 * 10e-6 + 1e-3),
+        (None, "cuda:0", "float32", 192 * 100e-6),  # how fast the trainer is in int8 is not known
+    ],
+)
+def test_fresh_scoring_is_compared_at_its_best_precision(
+    precision: str | None, scorer_device: str, fresh_precision: str, scored_s: float
+) -> None:
+    found = fresh_scoring(measured(scorer_device=scorer_device), precision, 192)
+    assert found == (pytest.approx(scored_s), fresh_precision)
+
+
+def test_few_candidates_are_not_worth_taking_over_weights_in_a_low_precision() -> None:
+    assert fresh_scoring(measured(), None, 8)[1] == "float32"
 
 
 def test_what_scorers_cost_a_step_counts_as_measured_in_turns() -> None:
