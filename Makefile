@@ -1,6 +1,7 @@
 # Two commands do everything: `make run` trains, `make test` checks. Both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
+BENCH ?= service
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -28,7 +29,7 @@ slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench.bench_service $(ARGS)
+	$(BIN)/python -m tests.bench.bench_$(BENCH) $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff format .
