@@ -55,6 +55,7 @@ class Lowered:
         self._floats: dict[fx.Node, int] = {}
         self._bytes: dict[fx.Node, int] = {}
         self._grids: dict[fx.Node, Grid] = {}
+        self._bounded: list[Grid] = []
         self._roots: dict[int, int] = {}  # slot to the first of those whose memory it may share
         for node in traced.graph.nodes:
             if node not in self._inside:
@@ -90,6 +91,8 @@ class Lowered:
             other = self._grids[group.other]
         wants_bytes = other is not None or any(self._takes_bytes(user) for user in group.last.users)
         out = self._new_grid(group.last) if wants_bytes else None
+        if out is not None and group.relu not in (None, float("inf")):
+            self._bounded.append(out)
         slot = self._emit(Int8Layer(group, self._grids[group.x], out, other, num_spare=num_spare), inputs)
         (self._floats if out is None else self._bytes)[group.last] = slot
 
@@ -134,6 +137,8 @@ class Lowered:
         parts = node.args[0]
         if not all(isinstance(part, fx.Node) and part in self._bytes for part in parts):  # type: ignore[union-attr]
             return False
+        if any(self._grids[part] is grid for part in parts for grid in self._bounded):  # type: ignore[union-attr,index]
+            return False  # such a ReLU clips where its grid ends, and a grid shared with others may go further
         inputs = [self._bytes[read] for read in node.all_input_nodes]
         self._unite([self._grids[part] for part in parts])  # type: ignore[union-attr,index]
         self._bytes[node] = self._emit(Node(node, self._traced), inputs)

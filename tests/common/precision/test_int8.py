@@ -14,7 +14,7 @@ from common.precision.forms import make_form
 from common.precision.int8 import Int8Form
 from common.scoring import score_candidates
 from common.selection.agreement import selected_overlap
-from tests.common.precision.models import Motley, Tokens, with_statistics
+from tests.common.precision.models import Bounded, Motley, Tokens, with_statistics
 
 MODELS = {
     "residual": (lambda: CifarResNet(8, 3, 10), (3, 32, 32)),
@@ -24,6 +24,7 @@ MODELS = {
     "norm first": (lambda: WideResNet(10, 1, 3, 10), (3, 16, 16)),
     "motley": (Motley, (1, 33, 30)),
     "norm over tokens": (Tokens, (7, 12)),
+    "clipped beside large values": (Bounded, (3, 12, 12)),
     "only a head": (lambda: nn.Linear(6, 3), (6,)),
 }
 
