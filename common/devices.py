@@ -1,4 +1,8 @@
-"""Choosing the device and the number of threads of a process."""
+"""Choosing the device, the number of threads and the core of a process."""
+
+import contextlib
+import os
+from collections.abc import Iterator
 
 import torch
 
@@ -27,3 +31,17 @@ def set_threads(num: int | None) -> None:
     """Set the intra-op threads; None leaves torch's choice."""
     if num is not None:
         torch.set_num_threads(num)
+
+
+@contextlib.contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Keep the calling thread, and the threads and processes that it starts meanwhile, on one core."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

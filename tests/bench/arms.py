@@ -15,9 +15,8 @@ import torch
 from common.config import ScorerOptions, TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
-from common.devices import pick_device
+from common.devices import pick_device, pinned
 from common.processes import end, private_folder, start
-from tests.bench.measure import pinned
 from trainer.loop import make_model
 from trainer.optimizers import build_optimizer, build_schedule
 from trainer.stepping import make_step

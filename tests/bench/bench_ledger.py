@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from common.devices import pinned
 from common.order import Order
-from tests.bench.measure import Cores, Pairs, machine, pinned, print_table
+from tests.bench.measure import Cores, Pairs, machine, print_table
 from trainer.ledger import FIELDS, Ledger
 
 CHUNK = 256

@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.devices import pinned
 from common.order import Order
 from tests.bench import bulk
 from tests.bench.bench_ledger import CHUNK, MAX_AGE, check_memory
-from tests.bench.measure import Cores, machine, pinned, print_table
+from tests.bench.measure import Cores, machine, print_table
 from tests.bench.scale_scorers import drained
 from tests.trainer.chunks import scored
 from tests.trainer.selectors import make_selector

@@ -26,10 +26,11 @@ import torch
 
 from common.config import DataOptions
 from common.data.sources import open_source
+from common.devices import pinned
 from common.precision.hardware import cpu_has_bf16, cpu_has_int8
 from tests.bench.forms import AUGMENT, Subject, measure_parts
 from tests.bench.leases import measure_service
-from tests.bench.measure import Cores, Pairs, machine, pinned, print_table
+from tests.bench.measure import Cores, Pairs, machine, print_table
 from tests.bench.overlaps import Agreement, measure_overlaps, train
 
 LOW = ("bf16", "int8")

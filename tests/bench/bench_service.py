@@ -16,8 +16,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from common.devices import pinned
 from tests.bench.arms import DIGITS, IMAGES
-from tests.bench.measure import Cores, machine, pinned, print_table
+from tests.bench.measure import Cores, machine, print_table
 from tests.bench.payload import measure_payload_ratio
 from tests.bench.steps import measure_step_ratio
 from tests.bench.wall import measure_wall_ratio

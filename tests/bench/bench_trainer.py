@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.data.sources import open_source
-from common.devices import set_threads
+from common.devices import pinned, set_threads
 from common.models import find_head
 from common.precision.auto import choose_precision
 from tests.bench.arms import DIGITS, IMAGES, trainer_options
-from tests.bench.measure import Cores, machine, pinned, print_table
+from tests.bench.measure import Cores, machine, print_table
 from tests.bench.overlap import find_balance, measure_overlap
 from tests.bench.steps import measure_step_ratio
 from trainer.loop import make_model

@@ -28,11 +28,12 @@ import zmq
 from common.buckets import bucket_span, num_buckets
 from common.config import ScorerOptions
 from common.data.sources import open_source
+from common.devices import pinned
 from common.models import find_head
 from common.processes import private_folder
 from common.weights import copy_groups, grouped, manifest_of, model_tensors
 from tests.bench.arms import trainer_options
-from tests.bench.measure import Cores, Pairs, machine, pinned, print_table
+from tests.bench.measure import Cores, Pairs, machine, print_table
 from tests.bench.resident import Resident, open_resident
 from trainer.assembly import assemble
 from trainer.link import ScorerLink

@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from common.devices import pinned
 from common.protocol import Array, Candidates, Version, decode, encode
 from tests.bench.arms import DIGITS
-from tests.bench.measure import Cores, machine, pinned, print_table
+from tests.bench.measure import Cores, machine, print_table
 from tests.bench.payload import lease, measure_payload_ratio
 from tests.bench.wire import BATCH_SIZE, CANDIDATES, measure_bytes
 

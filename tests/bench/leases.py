@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from common.devices import pinned
 from tests.bench.arms import trainer_options
 from tests.bench.forms import Subject
-from tests.bench.measure import Cores, Pairs, pinned
+from tests.bench.measure import Cores, Pairs
 from tests.bench.sink import Sink, open_sink
 
 UNLIMITED = 1e9  # chunks a second

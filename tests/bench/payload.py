@@ -19,10 +19,11 @@ import torch
 import zmq
 
 from common.arrays import as_array, as_tensor
+from common.devices import pinned
 from common.processes import private_folder
 from common.protocol import DEFAULT_LIMITS, Candidates, Lease, Version, decode, encode
 from common.transport import CONTROL, Channel, IOThread
-from tests.bench.measure import Cores, Pairs, pinned
+from tests.bench.measure import Cores, Pairs
 
 SIZES = {"cifar": (640, (3, 32, 32)), "imagenet": (128, (3, 224, 224))}  # candidates in a chunk, and their shape
 WINDOW = 4

@@ -21,14 +21,13 @@ import zmq
 from common.buckets import bucket_span, num_buckets
 from common.config import ScorerOptions
 from common.data.sources import open_source
-from common.devices import pick_device
+from common.devices import pick_device, pinned
 from common.models import build_model, find_head
 from common.weights import copy_groups, grouped, manifest_of, model_tensors
 from scorer.backend import make_backend
 from scorer.link import Link
 from scorer.loop import hello_of
 from scorer.staging import StagedWeights
-from tests.bench.measure import pinned
 
 START_S = 120.0  # for importing torch and the first version
 

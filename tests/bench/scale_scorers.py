@@ -9,10 +9,11 @@ from typing import Any
 
 from common.config import ScorerOptions
 from common.data.sources import open_source
+from common.devices import pinned
 from common.models import find_head
 from common.processes import end, private_folder, start
 from tests.bench.arms import DIGITS, trainer_options
-from tests.bench.measure import Cores, pinned
+from tests.bench.measure import Cores
 from trainer.assembly import assemble
 from trainer.link import ScorerLink
 from trainer.loop import make_model

@@ -20,12 +20,11 @@ from common.config import TrainerOptions
 from common.data.augment import Augmentation
 from common.data.reader import SampleReader
 from common.data.sources import open_source
-from common.devices import pick_device, set_threads
+from common.devices import pick_device, pinned, set_threads
 from common.models import find_head
 from common.order import Order
 from common.precision.forms import make_form
 from common.scoring import score_candidates
-from tests.bench.measure import pinned
 from trainer.loop import make_model
 
 

@@ -19,10 +19,10 @@ import torch
 
 from common.config import TrainerOptions
 from common.data.sources import open_source
+from common.devices import pinned
 from common.models import find_head
 from common.processes import private_folder
 from tests.bench.arms import scorer_process
-from tests.bench.measure import pinned
 from trainer.assembly import assemble
 from trainer.link import ScorerLink
 from trainer.loop import make_model

@@ -15,12 +15,13 @@ from common.config import to_toml
 from common.config.plan import PlanOptions
 from common.config.run import RunOptions
 from common.config.shared import SMALL_MACHINE_CORES
+from common.devices import pinned
 from common.errors import ConfigError, DataError
 from common.experiment.devices import Layout
 from common.experiment.plan.advice import MAX_CHUNK, choose_scoring, given_precision, num_scorers
 from common.experiment.plan.measured import Measured, Scoring, Together
 from common.experiment.plan.wire import wire_s
-from common.experiment.plan.workbench import Workbench, cores, kept_on
+from common.experiment.plan.workbench import Workbench, cores
 from common.precision.auto import ENOUGH_OVERLAP, try_precisions
 from common.processes import end, private_folder
 
@@ -51,7 +52,7 @@ def measure(options: PlanOptions, layout: Layout, say: Say) -> Measured:
         torch.set_num_threads(len(allowed))
         step_s[len(allowed)] = bench.step_s(part_s)
         torch.set_num_threads(threads)
-    with kept_on(own):
+    with pinned(own):
         say(f"training step on {_threads(threads)}, alone")
         step_s[threads] = bench.step_s(part_s)
         wanted = options.entry.candidates_per_selected * options.batch_size

@@ -1,10 +1,9 @@
 """Model, data and scores of a run, set up to be timed in this process: training steps, scoring, pushes."""
 
-import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -136,20 +135,6 @@ def _optimizer(options: RunOptions, parameters: list[torch.nn.Parameter]) -> tor
         return torch.optim.SGD(parameters, 1e-6, options.optim.momentum, fused=True)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, 1e-6, fused=True)
-
-
-@contextlib.contextmanager
-def kept_on(core: int | None) -> Iterator[None]:
-    """Keep this thread on one core meanwhile; None leaves it where it is."""
-    if core is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def cores() -> list[int]:

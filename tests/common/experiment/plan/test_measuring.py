@@ -43,7 +43,7 @@ def same_threads() -> Iterator[None]:
 def plan(monkeypatch: pytest.MonkeyPatch, *words: str, stub: Stub | None = None) -> int:
     monkeypatch.setattr(measuring, "_neighbour", lambda *_: contextlib.nullcontext(stub or Stub()))
     monkeypatch.setattr(measuring, "cores", lambda: [0, 1])
-    monkeypatch.setattr(measuring, "kept_on", lambda core: contextlib.nullcontext())
+    monkeypatch.setattr(measuring, "pinned", lambda core: contextlib.nullcontext())
     given = [*WORDS, *words]
     return command.main(load_options(PlanOptions, given, prog="marginstream plan"), given)
 
