@@ -2,30 +2,15 @@
 
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 
 from common.protocol import Candidates, Lease, Version
-from scorer import stopwatch
 from scorer.inbox import Work
 from scorer.loop import serve
 from scorer.staging import StagedWeights
 from scorer.stopwatch import Stopwatch
 from tests.common.protocol.examples import CANDIDATES, LEASE, WELCOME
-
-
-class Clock:
-    now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(stopwatch, "time", made)
-    return made
+from tests.scorer.clock import Clock
 
 
 class Link:

@@ -2,25 +2,9 @@
 
 from contextlib import contextmanager
 
-import pytest
-
 from common.protocol import Spent
-from scorer import stopwatch
 from scorer.stopwatch import Stopwatch
-
-
-class Clock:
-    now = 100.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(stopwatch, "time", made)
-    return made
+from tests.scorer.clock import Clock
 
 
 def test_every_second_belongs_to_one_phase(clock: Clock) -> None:
