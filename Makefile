@@ -5,7 +5,7 @@ BENCH ?= service
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run compare test format lint types unit slow bench clean
+.PHONY: run compare test format lint types unit slow bench chaos soak clean
 
 run: $(READY)
 	$(BIN)/marginstream run --config deploy/configs/digits.toml $(ARGS)
@@ -30,6 +30,12 @@ slow: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench.bench_$(BENCH) $(ARGS)
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos.storm $(ARGS)
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff format .

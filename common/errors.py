@@ -49,3 +49,9 @@ class PeerTimeout(MarginstreamError, TimeoutError):
     """The other side was silent past a deadline. The message says who, for how long, and what would end it."""
 
     exit_code = 4
+
+
+class NoScorer(MarginstreamError):
+    """A run that requires scorers had none for too long. The message says for how long, and how to go on."""
+
+    exit_code = 6

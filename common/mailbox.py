@@ -19,7 +19,9 @@ class Mailbox:
         self._out = io.FileIO(self.wake_fd, "r")
         self._in = io.FileIO(wake_in, "w")
         self._awake = False
-        self._closing = threading.Lock()  # a byte must not go to whoever has the number of the pipe next
+        # A byte must not go to whoever has the number of the pipe next. Re-entrant: a signal handler may post while the
+        # thread that it interrupts does.
+        self._closing = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -9,6 +9,9 @@ On one core of a shared machine, medians of 20: a prediction for 256 samples 2.7
 forward pass of ResNet-8 over 256 images of CIFAR's size takes 208 ms there.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -111,6 +114,19 @@ class PredictorTraining:
         self.predictor = predictor
         self.num_updates = 0
         self._optimizer = torch.optim.Adam(predictor.parameters(), lr=lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, the optimiser's state and the number of updates; live tensors."""
+        return {
+            "predictor": self.predictor.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.predictor.load_state_dict(state["predictor"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
 
     def update(self, histories: Tensor, targets: Tensor, losses: Tensor) -> float | None:
         """One step on samples whose loss became known.

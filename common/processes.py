@@ -12,8 +12,10 @@ from typing import IO, Literal
 
 from common.config import ScorerOptions, TrainerOptions, to_toml
 from common.config.endpoint import from_here
+from common.waiting import Wait
 
 TERM_S = 10.0
+KILL_S = 10.0
 
 # Becomes the child, once it is on its cores and the kernel has been asked to send it SIGTERM when its parent dies, in
 # whatever way. A process of its own for it, as preexec_fn is unsafe beside threads; both survive the exec, and threads
@@ -69,15 +71,28 @@ def start(
 
 
 def end(process: "subprocess.Popen[bytes]", *, term_s: float = TERM_S) -> int:
-    """Ask a child to end, then insist. Returns its exit code, negative for a signal."""
+    """Ask a child to end, then insist. Returns its exit code, negative for a signal; -9 also if the kernel holds it."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(term_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
-    return process.returncode
+            reaped(process)
+    return -signal.SIGKILL if process.returncode is None else process.returncode
+
+
+def reaped(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process that was killed is gone; one that the kernel holds is reported and left to it."""
+    wait = Wait(
+        f"process {process.pid} to end, which was killed", KILL_S, "the kernel holds it: a disk or a driver hangs"
+    )
+    try:
+        process.wait(KILL_S)
+    except subprocess.TimeoutExpired:
+        wait.report()
+        return False
+    return True
 
 
 def private_folder() -> "tempfile.TemporaryDirectory[str]":
@@ -91,6 +106,7 @@ def local_scorers(options: TrainerOptions, connect: str, num: int) -> Iterator[N
     """Scorer processes on this machine for a trainer's options; they end with the block."""
     shared = {name: getattr(options, name) for name in ScorerOptions.model_fields if hasattr(options, name)}
     own = {"connect": from_here(connect), "config": None, "dry_run": False, "backend": options.entry.backend}
+    own["metrics_port"] = None  # the trainer's
     scorer = ScorerOptions(**(shared | own))
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))

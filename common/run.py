@@ -8,7 +8,8 @@
             run.log({"loss/selected": loss})
         run.write_summary(figures)
 
-Files: options.toml, environment.json, generation, metrics.jsonl, tensorboard/, trainer.log, summary.json.
+Files: options.toml, environment.json, generation, metrics.jsonl, tensorboard/, trainer.log, summary.json; checkpoints/
+is `trainer.checkpoint`'s.
 """
 
 import logging
@@ -30,6 +31,8 @@ from common.run_folder import (
     SUMMARY,
     claim_folder,
     discard_folder,
+    drop_lines_after,
+    held_folder,
     is_supervised,
     next_generation,
     replace_file,
@@ -52,6 +55,7 @@ class Timing:
 
     Attributes:
         mark: opened around each phase by its name, for a trace.
+        seconds: by phase.
     """
 
     def __init__(self) -> None:
@@ -74,6 +78,12 @@ class Timing:
         """Seconds since the start."""
         return time.perf_counter() - self._started
 
+    def restore(self, wall_s: float, seconds: Mapping[str, float]) -> None:
+        """Count on from an earlier life of the run."""
+        self._started = time.perf_counter() - wall_s
+        self.seconds.clear()
+        self.seconds.update(seconds)
+
     def shares(self) -> dict[str, float]:
         """`PHASE_fraction` of the wall-clock time since the start, 0 to 1 for each phase."""
         wall_s = max(self.wall_s, 1e-9)
@@ -84,7 +94,7 @@ class Run:
     """Owns the run folder from start to end. `step` counts completed optimiser steps; the loop raises it.
 
     Raises on entering:
-        ConfigError: the folder holds files already.
+        ConfigError: the folder holds files already, another trainer writes there, or its run cannot be resumed.
     """
 
     def __init__(self, options: TrainerOptions) -> None:
@@ -101,18 +111,30 @@ class Run:
         self.folder = claim_folder(self.options)
         self.timing = Timing()
         with ExitStack() as opened:
+            opened.enter_context(held_folder(self.folder))
             self.generation = next_generation(self.folder)
             if not is_supervised(self.options, self.folder):
                 write_options(self.folder, self.options)
             replace_file(self.folder / ENVIRONMENT, to_json(describe_environment(), indent=2) + "\n")
             opened.enter_context(_logging_to(self.folder / "trainer.log"))
-            self._metrics = opened.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
-            if self.options.log.tensorboard:
-                self._curves = _open_curves(self.folder / "tensorboard")
-                opened.callback(self._curves.close)
             self._closing = opened.pop_all()
         logger.info("run folder %s, generation %d", self.folder, self.generation)
+        if not self.options.resume:
+            self._open_records()
         return self
+
+    def resume(self, step: int) -> None:
+        """Go on after `step`: what an earlier life recorded beyond it is taken out. Once, before anything is logged."""
+        self.step = step
+        drop_lines_after(self.folder / METRICS, step)
+        (self.folder / SUMMARY).unlink(missing_ok=True)  # of a run that was stopped
+        self._open_records()
+
+    def _open_records(self) -> None:
+        self._metrics = self._closing.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
+        if self.options.log.tensorboard:
+            self._curves = _open_curves(self.folder / "tensorboard", self.step + 1 if self.options.resume else None)
+            self._closing.callback(self._curves.close)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -121,7 +143,7 @@ class Run:
             logger.error("ended at step %d by %s: %s", self.step, kind.__name__, error)
         self._metrics = self._curves = None
         self._closing.close()
-        never_trained = self.step == 0 and isinstance(error, MarginstreamError)
+        never_trained = self.step == 0 and isinstance(error, MarginstreamError) and not self.options.resume
         if never_trained and not is_supervised(self.options, self.folder):  # else the supervisor does it
             discard_folder(self.folder)
 
@@ -136,7 +158,7 @@ class Run:
             figures, more: numbers by tag, such as `loss/selected`, `accuracy/held_out`, `staleness/mean`. A tensor
                 costs a synchronisation. None and non-finite ones are null in the file and absent from the curves.
         """
-        assert self._metrics is not None, "Run.log outside of the with block"
+        assert self._metrics is not None, "Run.log outside of the with block, or before Run.resume"
         values = {**(figures or {}), **more}
         line = to_json({"step": self.step, "wall_s": round(self.timing.wall_s, 3), **values})
         self._metrics.write(line + "\n")
@@ -156,11 +178,12 @@ def _add_point(curves: "SummaryWriter", tag: str, value: Any, step: int) -> None
         curves.add_scalar(tag, number, step)
 
 
-def _open_curves(folder: Path) -> "SummaryWriter":
+def _open_curves(folder: Path, purge_step: int | None) -> "SummaryWriter":
+    """Points from `purge_step` on that are in the folder are no longer shown."""
     # Imported here: it takes a second, and only a trainer that draws curves needs it.
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), flush_secs=TENSORBOARD_FLUSH_S)
+    return SummaryWriter(str(folder), flush_secs=TENSORBOARD_FLUSH_S, purge_step=purge_step)
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """The folder of one run: who may use it, and files in it that are whole or absent."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +19,13 @@ from common.errors import ConfigError
 METRICS, SUMMARY, GENERATION = "metrics.jsonl", "summary.json", "generation"
 OPTIONS, ENVIRONMENT = "options.toml", "environment.json"
 SUPERVISED_OPTIONS = "options-trainer.toml"
+
+# What a resumed run may be told anew: where it runs, whom it talks to and what it records, not what it computes.
+_PLACE = {"out", "resume", "device", "threads", "data_root", "data_device"}
+_PEERS = {"listen", "listen_on_all", "keys", "insecure", "service"}
+_RECORDS = {"checkpoint", "log", "profile", "metrics_port", "unhealthy_after_s"}
+_MAY_CHANGE = frozenset(_PLACE | _PEERS | _RECORDS)
+_STAYS = ("log", "ledger")  # the exception: what is kept for a report is part of the state
 
 
 def default_out(options: TrainerOptions) -> Path:
@@ -29,7 +38,7 @@ def default_out(options: TrainerOptions) -> Path:
 def write_options(folder: Path, options: TrainerOptions) -> Path:
     """Writes the resolved options of the run, its folder among them; with another --out they repeat the run."""
     path = folder / OPTIONS
-    replace_file(path, to_toml(options.model_copy(update={"out": folder}).dump()))
+    replace_file(path, to_toml(options.model_copy(update={"out": folder, "resume": False}).dump()))
     return path
 
 
@@ -41,8 +50,10 @@ def is_supervised(options: TrainerOptions, folder: Path) -> bool:
 def claim_folder(options: TrainerOptions) -> Path:
     """Makes the run folder, an empty one or the one that `run` made for this trainer, and returns its absolute path.
 
+    With `resume` it may also be the folder of a run with the same options that was interrupted.
+
     Raises:
-        ConfigError: it holds files already; the message names the ways out.
+        ConfigError: it holds files already, and is not to be resumed; the message names the ways out.
     """
     if options.out is None:
         return _claim_default(default_out(options))
@@ -52,13 +63,65 @@ def claim_folder(options: TrainerOptions) -> Path:
         present = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise ConfigError(f"--out: cannot use {options.out} as a folder: {error.strerror}") from error
+    if options.resume and OPTIONS in present:
+        _check_resumable(folder, options)
+        return folder
     used = [name for name in (METRICS, SUMMARY, GENERATION) if name in present]
     if used or (present and not is_supervised(options, folder)):
         raise ConfigError(
             f"--out: {options.out} holds files already ({(used or present)[0]}); "
-            f"choose another folder, remove this one (rm -r {options.out}), or leave --out out for a new one"
+            f"choose another folder, {_going_on(present, options)}remove this one (rm -r {options.out}), "
+            "or leave --out out for a new one"
         )
     return folder
+
+
+def _going_on(present: list[str], options: TrainerOptions) -> str:
+    return "go on with its run (--resume), " if OPTIONS in present and not options.resume else ""
+
+
+def _check_resumable(folder: Path, options: TrainerOptions) -> None:
+    """Raises ConfigError for a run that has ended, or had options of which another course would have followed."""
+    summary, before = folder / SUMMARY, folder / OPTIONS
+    if summary.exists() and "stopped_by" not in json.loads(summary.read_text(encoding="utf-8")):
+        raise ConfigError(f"--resume: the run in {options.out} has ended; see {summary}, or choose another --out")
+    was = _course(tomllib.loads(before.read_text(encoding="utf-8")))
+    now = _course(options.dump())
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            raise ConfigError(
+                f"--resume: --{name.replace('_', '-')} was {was.get(name, 'not given')} in the run in {options.out} "
+                f"and is {now.get(name, 'not given')} now; give the same options (they are in {before}), "
+                "or start a new run with another --out"
+            )
+
+
+def _course(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's options that say what a run computes, by dotted name."""
+    flat: dict[str, Any] = {}
+    for name in TrainerOptions.model_fields:
+        value = options.get(name)
+        for inner, one in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if one is not None and (name not in _MAY_CHANGE or (name, inner) == _STAYS):
+                flat[f"{name}.{inner}" if inner else name] = one
+    return flat
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Raises ConfigError while another trainer holds the folder; a killed one holds nothing."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # of a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"--out: a trainer is still at work in {folder}; end it, or choose another folder"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _claim_default(wanted: Path) -> Path:
@@ -84,6 +147,23 @@ def discard_folder(folder: Path) -> None:
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.rmdir()  # unless it holds something that is not ours
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Takes lines of later steps out of a JSON Lines file: a resumed run writes them again."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    replace_file(path, "".join(line for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: str) -> float:
+    """Infinity for half a line, at which a killed process stopped writing."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def next_generation(folder: Path) -> int:

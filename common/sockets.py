@@ -4,13 +4,15 @@ Owned by the one thread of `common.transport`; before that starts, by whoever op
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import zmq
 
-from common.endpoints import bound_endpoint, claim_ipc_path
+from common.endpoints import bound_endpoint, claim_ipc_path, port_of
 from common.errors import EndpointError
+from common.inflow import Inflow
 from common.security import Security, arm
 from common.security.gate import Gate
 
@@ -19,6 +21,9 @@ CONTROL: Channel = "control"
 WEIGHTS: Channel = "weights"
 
 POLLIN = int(zmq.POLLIN)  # enums cost microseconds a frame
+FrameLimits = int | Mapping[Channel, int]  # the largest frame in bytes, on every channel or by channel
+
+RECEIVED = 256  # messages of one peer that wait here; more wait there, where they cost its memory
 FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
 
 
@@ -27,11 +32,12 @@ class Sockets:
 
     Attributes:
         by_channel: the socket of each channel.
-        channels: by socket, its channel, whether it is a ROUTER, and the gate if it is one on tcp.
+        channels: by socket, its channel, whether it is a ROUTER, and if it is one on tcp the gate and the inflow.
+        inflow: watches what comes over tcp.
         polled: what to poll; the first is `wake_fd`.
     """
 
-    def __init__(self, max_frame_bytes: int, security: Security | None, wake_fd: int) -> None:
+    def __init__(self, max_frame_bytes: FrameLimits, security: Security | None, wake_fd: int) -> None:
         self._max_frame_bytes = max_frame_bytes
         self._security = security
         self._gate = security if isinstance(security, Gate) else None
@@ -41,7 +47,9 @@ class Sockets:
         self._endpoints: dict[Channel, str] = {}
         self._locks: list[int] = []
         self.by_channel: dict[Channel, zmq.Socket[bytes]] = {}
-        self.channels: dict[Any, tuple[Channel, bool, Gate | None]] = {}
+        self.channels: dict[Any, tuple[Channel, bool, Gate | None, Inflow | None]] = {}
+        largest = max_frame_bytes if isinstance(max_frame_bytes, int) else max(max_frame_bytes.values())
+        self.inflow = Inflow(largest)
         self.polled: list[tuple[Any, int]] = [(wake_fd, POLLIN)]
 
     def bind(self, channel: Channel, endpoint: str) -> str:
@@ -52,7 +60,7 @@ class Sockets:
         """
         if endpoint.startswith("ipc://"):
             self._locks.append(claim_ipc_path(Path(endpoint.removeprefix("ipc://"))))
-        router = self._new_socket(zmq.ROUTER, endpoint)
+        router = self._new_socket(zmq.ROUTER, channel, endpoint)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
             router.bind(endpoint)
@@ -61,6 +69,8 @@ class Sockets:
             raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; choose another --listen") from error
         bound = bound_endpoint(endpoint, str(router.getsockopt_string(zmq.LAST_ENDPOINT)))
         self._open(channel, router, bound)
+        if bound.startswith("tcp://"):
+            self.inflow.watch(port_of(bound))
         if self._gate is not None and bound.startswith("tcp://"):
             self._gate.bound(router, bound)
         return bound
@@ -69,15 +79,17 @@ class Sockets:
         """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet."""
         if channel in self.by_channel:
             self.by_channel.pop(channel).close(0)
-        dealer = self._new_socket(zmq.DEALER, endpoint)
+        dealer = self._new_socket(zmq.DEALER, channel, endpoint)
         dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
         dealer.connect(endpoint)
         self._open(channel, dealer, endpoint)
 
-    def _new_socket(self, kind: int, endpoint: str) -> "zmq.Socket[bytes]":
+    def _new_socket(self, kind: int, channel: Channel, endpoint: str) -> "zmq.Socket[bytes]":
         created = self._context.socket(kind)
         created.setsockopt(zmq.LINGER, 0)
-        created.setsockopt(zmq.MAXMSGSIZE, self._max_frame_bytes)  # limits a frame, not a message
+        limit = self._max_frame_bytes  # of a frame, not a message
+        created.setsockopt(zmq.MAXMSGSIZE, limit if isinstance(limit, int) else limit[channel])
+        created.setsockopt(zmq.RCVHWM, RECEIVED)
         created.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
         created.setsockopt(zmq.RECONNECT_IVL, 50)
         created.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
@@ -112,6 +124,8 @@ class Sockets:
         self.channels.clear()
         for name, own in self.by_channel.items():
             is_tcp = self._endpoints[name].startswith("tcp://")
-            self.channels[own] = (name, own.type == zmq.ROUTER, self._gate if is_tcp else None)
+            is_router = own.type == zmq.ROUTER
+            is_open = is_tcp and is_router
+            self.channels[own] = name, is_router, self._gate if is_open else None, self.inflow if is_open else None
         asked = [] if self._gate is None or self._gate.asked is None else [self._gate.asked]
         self.polled[:] = [(own, POLLIN) for own in (self._wake_fd, *self.by_channel.values(), *asked)]

@@ -21,17 +21,22 @@ from typing import Protocol
 import zmq
 
 from common.mailbox import Mailbox
+from common.receiving import receive
+from common.scheduling import give_way
 from common.security import Security
 from common.security.gate import Gate
 from common.sockets import CONTROL as CONTROL
 from common.sockets import WEIGHTS as WEIGHTS
 from common.sockets import Channel as Channel
-from common.sockets import Sockets
+from common.sockets import FrameLimits, Sockets
+from common.waiting import Wait, joined, reported
 
 Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 TICK_S = 0.1
+STALLED_S, CATCH_UP_S = 1.0, 2.0
+STUCK_S = 30.0
 NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
 _send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
 
@@ -53,6 +58,8 @@ class IOThread:
 
     Args:
         security: what guards tcp; without it only ipc can be opened.
+        gives_way: to a thread that computes on the same core: what a wake-up interrupts there costs more than the few
+            milliseconds for which a message then waits.
     """
 
     def __init__(
@@ -60,19 +67,24 @@ class IOThread:
         name: str,
         handler: Handler,
         *,
-        max_frame_bytes: int,
+        max_frame_bytes: FrameLimits,
         tick_s: float = TICK_S,
         security: Security | None = None,
+        gives_way: bool = False,
     ) -> None:
         self._handler = handler
+        self._gives_way = gives_way
         self._tick_s = tick_s
         self._security = security
         self._gate = security if isinstance(security, Gate) else None
         self._mailbox = Mailbox()
         self._own = Sockets(max_frame_bytes, security, self._mailbox.wake_fd)
+        self.events = self._own.inflow.events
         self._sockets, self._channels, self._polled = self._own.by_channel, self._own.channels, self._own.polled
         self._stopping = False
         self._next_tick = 0.0
+        self._ticked_at = time.monotonic()
+        self._is_reported = False
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -99,11 +111,22 @@ class IOThread:
             return
         self._stopping = True
         self._mailbox.wake()
-        self._thread.join(timeout_s)
+        joined(self._thread, Wait(f"the thread {self._thread.name} to close its sockets", timeout_s))
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last tick: large where a handler hangs. Any thread."""
+        return time.monotonic() - self._ticked_at
+
+    def check(self) -> None:
+        """Have the log say, once, what a handler is at that never returns. Any thread."""
+        if self.alive and self.age_s > STUCK_S and not self._is_reported:
+            self._is_reported = True
+            reported(f"the thread {self._thread.name} has not come round for {self.age_s:.0f} s: nobody is heard")
 
     def post(self, task: Callable[[], object]) -> None:
         """Have `task` run on the I/O thread soon. Never blocks; any thread."""
@@ -112,6 +135,11 @@ class IOThread:
     def tick_within(self, seconds: float) -> None:
         """Have the next tick come sooner. On the I/O thread only, also in a tick."""
         self._next_tick = min(self._next_tick, time.monotonic() + seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Have this thread do nothing for a moment, which does not count as work. On the I/O thread only."""
+        time.sleep(seconds)
+        self.busy_s -= seconds
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -156,6 +184,8 @@ class IOThread:
 
     def _run(self) -> None:
         try:
+            if self._gives_way:
+                give_way()
             self._handler.on_start(self)
             self._loop()
             self._handler.on_stop()
@@ -169,17 +199,28 @@ class IOThread:
         self._next_tick = time.monotonic()
         while True:
             started = self._serve(self._next_tick - time.monotonic())
+            if started >= self._next_tick + STALLED_S:
+                started = self._catch_up(started)
             if started >= self._next_tick:
                 self._next_tick = started + self._tick_s
+                self._ticked_at = started
                 self._tick(started)
             self.busy_s += time.monotonic() - started
             if self._stopping and not self._mailbox:
                 return
 
+    def _catch_up(self, now: float) -> float:
+        """This thread stood still: read what came meanwhile before a tick takes those who sent it for silent."""
+        deadline = now + CATCH_UP_S
+        while now < deadline and zmq.zmq_poll(self._polled, 0):
+            now = self._serve(0.0)
+        return now
+
     def _tick(self, now: float) -> None:
         if self._security is not None:
             for own in self._security.tick(now):
                 self._own.connect_again(own)
+        self._own.inflow.tick(now)
         self._handler.on_tick(now)
 
     def _serve(self, timeout_s: float) -> float:
@@ -198,29 +239,11 @@ class IOThread:
             if self._gate is not None and own is self._gate.asked:
                 self._gate.answer()
             return
-        channel, is_router, gate = self._channels[own]
-        try:
-            if gate is None:
-                peer: bytes | None = own.recv(NOBLOCK) if is_router else b""
-            else:
-                peer = gate.known(own.recv(NOBLOCK, copy=False))
-            frames = _receive_frames(own)
-        except zmq.Again:
-            return
-        if peer is None:
-            return  # its key was taken off the list
-        self._handler.on_message(channel, peer, frames)
+        channel, is_router, gate, inflow = self._channels[own]
+        received = receive(own, is_router, gate, inflow)
+        if received is not None:
+            self._handler.on_message(channel, *received)
 
     def _close(self) -> None:
         self._own.close()
         self._mailbox.close()
-
-
-def _receive_frames(own: "zmq.Socket[bytes]") -> list[memoryview]:
-    """The frames of the next message, or what is left of it, not copied. Raises zmq.Again if there is none."""
-    part = own.recv(NOBLOCK, copy=False)
-    frames = [part.buffer]
-    while part.more:
-        part = own.recv(NOBLOCK, copy=False)
-        frames.append(part.buffer)
-    return frames

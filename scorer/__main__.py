@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from common.cli import guard
 from common.config import ScorerOptions, describe_options, load_options
+from common.waiting import stacks_on_signal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +18,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if options.dry_run:
         sys.stdout.write(describe_options(options, "scorer"))
         return 0
+    stacks_on_signal()
     from scorer import loop
 
     return loop.main(options)

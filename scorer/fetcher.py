@@ -4,6 +4,7 @@ Latest wins: while one version is on its way, newer hints only move the goal. Wh
 sees it; what stops arriving is asked for again.
 """
 
+import collections
 import logging
 import time
 from collections.abc import Callable
@@ -26,11 +27,18 @@ class Fetcher:
         send: a FETCH to the trainer; False if there is no connection yet.
         check_manifest: raises ProtocolError if weights of that layout do not fit the model; where they land, or None to
             keep their layout.
+        events: counters of what happened, by name.
     """
 
-    def __init__(self, send: Callable[[Fetch], bool], check_manifest: Callable[[Weights], Landing | None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Fetch], bool],
+        check_manifest: Callable[[Weights], Landing | None],
+        events: "collections.Counter[str] | None" = None,
+    ) -> None:
         self._send = send
         self._check_manifest = check_manifest
+        self._events = collections.Counter() if events is None else events
         self._session: int | None = None
         self._transfer: Transfer | None = None
         self._heard_at = 0.0
@@ -53,6 +61,11 @@ class Fetcher:
             self._newest = version
         self._start()
 
+    @property
+    def newest(self) -> Version | None:
+        """The newest version heard of; None before one is."""
+        return self._newest
+
     def take(self) -> StagedWeights | None:
         """The staged version, if there is one; its buffer belongs to the caller until `give_back`."""
         staged, self.staged = self.staged, None
@@ -69,6 +82,7 @@ class Fetcher:
 
     def tick(self, now: float) -> None:
         if self._transfer is not None and now - self._heard_at > TRANSFER_S:
+            self._events["transfers that stopped"] += 1
             log.warning("weights %s stopped arriving; asking again", tuple(self._transfer.version))
             self._transfer = None
         self._start()
@@ -80,8 +94,8 @@ class Fetcher:
             ProtocolError: it does not belong here, or its checksum is wrong.
         """
         transfer = self._transfer
-        if transfer is None or message.version != transfer.version:
-            return  # of a transfer that was given up
+        if transfer is None or (message.version, message.bucket) != (transfer.version, transfer.received):
+            return  # of a transfer that was given up; what is missing now is asked for again after `TRANSFER_S`
         landing = self._check_manifest(message) if message.bucket == 0 else None
         staged = transfer.receive(message, landing)
         self._heard_at = time.monotonic()
@@ -89,18 +103,22 @@ class Fetcher:
             self._ask()
             return
         self._transfer = None
+        self._events["versions fetched"] += 1
         if self.staged is not None:
+            self._events["versions skipped"] += 1
             self._spare.append(self.staged.flat)
         self.staged = staged
         self._have = staged.version
         self._start()
 
     def gone(self, message: WeightsGone) -> None:
-        """The trainer no longer holds what was asked for."""
-        if self._transfer is not None and message.version == self._transfer.version:
-            self._transfer = None
-            if message.newest is not None:
-                self.hint(message.newest)
+        """The trainer no longer holds what was asked for, which is not asked for again."""
+        if self._transfer is None or message.version != self._transfer.version:
+            return
+        self._transfer = None
+        if self._newest == message.version:
+            self._newest = message.newest if message.newest != message.version else None
+        self._start()
 
     def _start(self) -> None:
         """Start fetching the newest version unless it is here or something is on its way."""

@@ -7,39 +7,31 @@ buffer and queues leases. The main thread takes work with `next_work`, and is th
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from common.endpoints import weights_endpoint
-from common.errors import PeerTimeout, ProtocolError, Rejected
+from common.errors import PeerTimeout, ProtocolError
 from common.protocol import (
     Candidates,
-    Error,
-    Feedback,
     Goodbye,
     Heartbeat,
     Hello,
     Lease,
     Message,
     PredictorState,
-    Reject,
     Return,
-    Revoke,
-    Version,
-    VersionHint,
     Weights,
-    WeightsGone,
-    Welcome,
     decode,
     encode,
 )
 from common.security.credentials import Credentials, Insecure
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
-from scorer.fetcher import Fetcher
-from scorer.inbox import Inbox, Work
+from common.waiting import reported
+from scorer.dialogue import Dialogue
+from scorer.health import Watched
+from scorer.inbox import Work
 from scorer.landing import Landing
 from scorer.staging import StagedWeights
 from scorer.stopwatch import Stopwatch
@@ -47,16 +39,8 @@ from scorer.stopwatch import Stopwatch
 log = logging.getLogger(__name__)
 
 HELLO_EVERY_S = 1.0
-
-
-@dataclass
-class State:
-    """Shared by the two threads under `Link.changed`, as the inbox is."""
-
-    progress: int = 0
-    ended: str | None = None  # why the trainer said goodbye
-    rejected: Rejected | None = None
-    heard_at: float = 0.0
+FRESH_AFTER_S = 5.0  # without a word from the trainer; for a handshake over a slow connection it is long enough
+CONTROL_BYTES, WEIGHTS_BYTES = 32 << 20, 4 << 20  # of a frame: past losses of a chunk, and a bucket or a manifest
 
 
 class Link:
@@ -71,6 +55,7 @@ class Link:
         security: what this scorer shows to a trainer on tcp.
 
     Attributes:
+        watched: what operators may look at.
         stopwatch: where the main thread's time goes; begins anew with each session, and travels with every heartbeat.
     """
 
@@ -85,36 +70,34 @@ class Link:
         security: Credentials | Insecure | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._is_remote = endpoint.startswith("tcp://")
         self._hello = hello
         self._connect_s = connect_s
-        self._wants_weights = wants_weights
         self._security = security
         self.changed = threading.Condition()
         self.stopwatch = Stopwatch()
-        self._state = State(heard_at=time.monotonic())
-        self._inbox = Inbox()
         self._taken_in: int | None = None  # session of the weights that the main thread loads
+        self._worked_for: int | None = None  # session of the work that the main thread does
         self._next_hello = 0.0
         self._next_beat = 0.0
-        self._fetcher = Fetcher(lambda fetch: self._send(fetch, WEIGHTS), check_manifest)
-        self._io = IOThread("scorer-io", self, max_frame_bytes=1 << 28, security=security)
-        self._handlers: dict[type, Callable[..., None]] = {
-            Welcome: self._on_welcome,
-            Reject: self._on_reject,
-            Lease: self._inbox.add_lease,
-            Revoke: self._inbox.revoke,
-            VersionHint: lambda message: self._on_version(message.version),
-            Heartbeat: self._on_heartbeat,
-            Goodbye: self._on_goodbye,
-            Error: self._on_error,
-        }
-        if wants_weights:
-            self._handlers |= {Weights: self._fetcher.receive, WeightsGone: self._fetcher.gone}
-        if hello.backend == "predictor":
-            self._handlers |= {Feedback: self._inbox.add_feedback, PredictorState: self._inbox.add_state}
+        self._connected_at = 0.0
+        self._dialogue = Dialogue(
+            endpoint,
+            hello,
+            answer=self._send,
+            fetch=lambda fetch: self._send(fetch, WEIGHTS),
+            open_weights=lambda port: self._io.connect(WEIGHTS, weights_endpoint(endpoint, port)),
+            check_manifest=check_manifest,
+            wants_weights=wants_weights,
+            stopwatch=self.stopwatch,
+        )
+        self._inbox = self._dialogue.inbox
+        limits: dict[Channel, int] = {CONTROL: CONTROL_BYTES, WEIGHTS: WEIGHTS_BYTES}
+        self._io = IOThread("scorer-io", self, max_frame_bytes=limits, security=security)
+        self.watched = Watched(self._dialogue, self.stopwatch, self._io)
 
     def __enter__(self) -> "Link":
-        self._io.connect(CONTROL, self._endpoint)
+        self._connect(time.monotonic())
         self._io.start()
         return self
 
@@ -132,29 +115,40 @@ class Link:
 
         Raises:
             Rejected: the trainer refused this scorer.
+            ProtocolError: it keeps sending what makes no sense.
             PeerTimeout: no trainer was heard for `connect_s`.
         """
         with self.changed:
             while True:
-                state = self._state
-                if state.rejected is not None:
-                    raise state.rejected
+                self.watched.pulse.beat()
+                self._io.check()
+                state = self._dialogue.state
+                if state.error is not None:
+                    raise state.error
                 if state.ended is not None:
                     log.info("ending: %s", state.ended)
                     return None
                 if (silent_s := time.monotonic() - state.heard_at) > self._connect_s:
                     raise PeerTimeout(
-                        f"no trainer heard at {self._endpoint} for {silent_s:.0f} s; "
-                        + (self._trouble or "is it running, with --listen of the same endpoint?")
+                        reported(
+                            f"no trainer heard at {self._endpoint} for {silent_s:.0f} s; "
+                            + (self._trouble or "is it running, with --listen of the same endpoint?")
+                        )
                     )
                 if not self._io.alive:
                     raise self._io.error or RuntimeError("the I/O thread ended")
-                if self._inbox.welcome is not None and (staged := self._fetcher.take()) is not None:
+                if self._inbox.welcome is not None and (staged := self._dialogue.fetcher.take()) is not None:
                     self._taken_in = self._inbox.welcome.session
                     return staged
                 if (work := self._inbox.next_work()) is not None:
+                    self._worked_for = work.welcome.session
                     return work
                 self.changed.wait(0.5)
+
+    def _is_in_session(self) -> bool:
+        """Whether the main thread works for this session: leases of another trainer may have the same numbers."""
+        welcome = self._inbox.welcome
+        return welcome is not None and welcome.session == self._worked_for
 
     @property
     def _trouble(self) -> str | None:
@@ -169,12 +163,13 @@ class Link:
         self._io.post(lambda: self._give_back(staged))
 
     def answer(self, lease: Lease, candidates: Candidates) -> None:
-        """Send a chunk's scores, unless the lease was revoked meanwhile."""
+        """Send a chunk's scores, unless the lease was revoked or the session ended meanwhile."""
         with self.changed:
-            self._state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
-            if self._inbox.leases.pop(lease.lease, None) is None:
+            self._dialogue.state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
+            if not self._is_in_session() or self._inbox.leases.pop(lease.lease, None) is None:
+                self._dialogue.events["results nobody wanted"] += 1
                 return
-        self._io.post(lambda: self._send(candidates))
+        self._io.post(lambda: self._send_candidates(candidates))
 
     def send(self, state: PredictorState) -> None:
         """Send parameters to the trainer."""
@@ -183,7 +178,8 @@ class Link:
     def give_back(self, lease: Lease) -> None:
         """Return a lease that cannot be served."""
         with self.changed:
-            self._inbox.leases.pop(lease.lease, None)
+            if not self._is_in_session() or self._inbox.leases.pop(lease.lease, None) is None:
+                return
         self._io.post(lambda: self._send(Return((lease.lease,))))
 
     def stop(self, why: str) -> None:
@@ -196,101 +192,55 @@ class Link:
         pass
 
     def on_stop(self) -> None:
-        pass
+        self._dialogue.room.forget()
 
     def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
-        try:
-            message = decode(frames)
-            handler = self._handlers.get(type(message))
-            if handler is None:
-                raise ProtocolError(f"{type(message).__name__} is not for a scorer")
-            with self.changed:
-                self._state.heard_at = time.monotonic()
-                handler(message)
-                self.changed.notify_all()
-        except ProtocolError as error:
-            log.warning("the trainer sent nonsense: %s", error)
-            if channel == WEIGHTS:
-                self._fetcher.retry()
-            self._send(Error("malformed", str(error)[:200]))
+        with self.changed:
+            try:
+                self._dialogue.hear(decode(frames))
+            except ProtocolError as error:
+                self._dialogue.on_nonsense(error, is_weights=channel == WEIGHTS)
+            self.changed.notify_all()
 
     def on_tick(self, now: float) -> None:
+        self.watched.check()
         with self.changed:
-            state, inbox = self._state, self._inbox
+            state, inbox = self._dialogue.state, self._inbox
             if inbox.welcome is None:
-                if now >= self._next_hello and state.rejected is None and self._send(self._hello):
+                if self._is_remote and now - max(state.heard_at, self._connected_at) > FRESH_AFTER_S:
+                    self._connect(now)  # after a cut the kernel tries the old one ever more seldom
+                if now >= self._next_hello and state.error is None and self._send(self._hello):
+                    self._dialogue.hellos += 1
                     self._next_hello = now + HELLO_EVERY_S  # without a connection the next tick tries again
                 return
             if now - state.heard_at > inbox.welcome.silence_s:
+                self._dialogue.events["silences of the trainer"] += 1
                 log.warning("trainer silent for %.0f s; looking for it", now - state.heard_at)
-                self._forget_session()
+                self._dialogue.forget_session()
                 return
             if now >= self._next_beat:
                 self._next_beat = now + inbox.welcome.heartbeat_s
                 spent = self.stopwatch.spent()
                 self._send(Heartbeat(state.progress, inbox.resident, tuple(inbox.leases), state.progress, spent))
-            self._fetcher.tick(now)
+            self._dialogue.fetcher.tick(now)
+
+    def _connect(self, now: float) -> None:
+        self._connected_at = now
+        self._io.connect(CONTROL, self._endpoint)
 
     def _send(self, message: Message, channel: Channel = CONTROL) -> bool:
         return self._io.send(channel, encode(message)) is not False
 
+    def _send_candidates(self, candidates: Candidates) -> None:
+        placed = self._dialogue.room.placed(candidates)
+        if not self._send(placed):
+            self._dialogue.room.take_back(placed)
+
     def _end(self, why: str) -> None:
         with self.changed:
-            self._state.ended = why
+            self._dialogue.state.ended = why
             self.changed.notify_all()
 
     def _give_back(self, staged: StagedWeights) -> None:
         with self.changed:
-            self._fetcher.give_back(staged)
-
-    def _forget_session(self) -> None:
-        self._inbox.forget()
-        self._fetcher.forget()
-
-    # Handlers hold `changed`.
-
-    def _on_welcome(self, welcome: Welcome) -> None:
-        known = self._inbox.welcome
-        if known is not None and known.session == welcome.session:
-            return
-        self._forget_session()
-        self._inbox.begin(welcome)
-        self.stopwatch.begin()
-        if self._wants_weights:
-            self._fetcher.begin(welcome.session)
-            self._io.connect(WEIGHTS, weights_endpoint(self._endpoint, welcome.weights_port))
-        log.info("welcomed by generation %d at %s", welcome.generation, self._endpoint)
-        if welcome.version is not None:
-            self._on_version(welcome.version)
-
-    def _on_reject(self, reject: Reject) -> None:
-        self._state.rejected = Rejected(
-            reject.field, f"the trainer at {self._endpoint} refused this scorer: {reject.field}: {reject.message}"
-        )
-
-    def _on_version(self, version: Version) -> None:
-        if self._wants_weights:
-            self._fetcher.hint(version)
-        elif self._inbox.welcome is not None:
-            known = self._inbox.resident
-            self._inbox.resident = version if known is None else max(known, version)
-
-    def _on_heartbeat(self, beat: Heartbeat) -> None:
-        # Hints are repeated with every beat, so a lost one costs a second.
-        if beat.resident is not None:
-            self._on_version(beat.resident)
-
-    def _on_goodbye(self, goodbye: Goodbye) -> None:
-        self._state.ended = goodbye.reason
-        self._send(Goodbye("heard"))  # at once, also while a chunk is being scored: the trainer waits for it
-
-    def _on_error(self, error: Error) -> None:
-        if error.code == "unknown-session":
-            self._forget_session()
-        else:
-            log.warning("the trainer reports: %s", error.text)
-
-
-def new_incarnation() -> int:
-    """A number that tells two starts of a scorer apart."""
-    return secrets.randbits(63)
+            self._dialogue.fetcher.give_back(staged)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -14,7 +15,8 @@ from common.config import ScorerOptions
 from common.protocol import PROTOCOL_VERSION, Feedback, Hello, Lease
 from common.security import scorer_security
 from scorer.backend import Backend, Learner, make_backend
-from scorer.link import Link, new_incarnation
+from scorer.health import open_pages, show
+from scorer.link import Link
 from scorer.staging import StagedWeights
 
 if TYPE_CHECKING:
@@ -26,17 +28,21 @@ log = logging.getLogger(__name__)
 def main(options: ScorerOptions) -> int:
     """Score leases until the trainer ends or a signal comes. Returns the process's exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    backend = make_backend(options)
-    hello = hello_of(options, backend)
-    link = Link(
-        options.connect,
-        hello,
-        connect_s=options.connect_s,
-        check_manifest=backend.check_manifest,
-        wants_weights=backend.wants_weights,
-        security=scorer_security(options, options.connect),
-    )
     with contextlib.ExitStack() as opened:
+        pages = opened.enter_context(open_pages(options.metrics_port))  # before what takes seconds
+        backend = make_backend(options)
+        hello = hello_of(options, backend)
+        link = Link(
+            options.connect,
+            hello,
+            connect_s=options.connect_s,
+            check_manifest=backend.check_manifest,
+            wants_weights=backend.wants_weights,
+            security=scorer_security(options, options.connect),
+        )
+        if pages is not None:
+            link.watched.bound_s = options.unhealthy_after_s
+            show(pages, link.watched)
         tracing = opened.enter_context(open_tracing(options, link)) if options.profile else None
         opened.enter_context(link)
         stop_on_signals(link)
@@ -98,7 +104,7 @@ def hello_of(options: ScorerOptions, backend: Backend) -> Hello:
         protocol=PROTOCOL_VERSION,
         run="",
         name=f"{socket.gethostname()}:{os.getpid()}",
-        incarnation=new_incarnation(),
+        incarnation=secrets.randbits(63),  # tells two starts of a scorer apart
         device=backend.device,
         precision=backend.precision,
         backend=options.resolved_backend,

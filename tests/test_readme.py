@@ -27,7 +27,8 @@ KINDS = {
     "report": ReportOptions,
     "keygen": KeygenOptions,
 }
-SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+OPERATORS = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
+SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README + OPERATORS, flags=re.DOTALL)
 COMMANDS = re.findall(r"^marginstream .*$", "\n".join(SHELL_BLOCKS), flags=re.MULTILINE)
 CONFIGS = sorted((ROOT / "deploy" / "configs").rglob("*.toml"))
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.run_folder import to_json
+from common.run_folder import replace_file, to_json
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,27 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 class AgreementLog:
-    """Appends one JSON line for each audit to a file, which is made with the first."""
+    """Appends one JSON line for each audit to a file, which is made with the first.
+
+    Attributes:
+        num_written: lines in the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._num_written = 0
+        self.num_written = 0
 
     def write(self, results: Sequence[Agreement]) -> None:
         """Those of all results so far that are not in the file yet."""
-        if len(results) == self._num_written:
+        if len(results) == self.num_written:
             return
         with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(to_json(asdict(result)) + "\n" for result in results[self._num_written :])
-        self._num_written = len(results)
+            file.writelines(to_json(asdict(result)) + "\n" for result in results[self.num_written :])
+        self.num_written = len(results)
+
+    def rewind(self, num_written: int) -> None:
+        """Take out what an earlier life of the run wrote behind that many lines."""
+        self.num_written = num_written
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            replace_file(self._path, "".join(lines[:num_written]))

@@ -12,8 +12,9 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -207,6 +208,23 @@ class Audits:
             num_candidates=int((first.isfinite() & second.isfinite()).sum()),
             num_selected=num,
         )
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What waits or is out is abandoned after a restart."""
+        with self._lock:
+            abandoned = self.counts["abandoned"] + len(self._waiting) + len(self._out)
+            return {
+                "counts": {**self.counts, "abandoned": abandoned},
+                "num_forward": self.num_forward,
+                "results": [asdict(result) for result in self._results],
+            }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        with self._lock:
+            self.counts, self.num_forward = dict(state["counts"]), state["num_forward"]
+            self._results = [Agreement(**result) for result in state["results"]]
 
     def close(self) -> None:
         """No further answer comes: what waits or is out is abandoned."""

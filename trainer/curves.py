@@ -2,10 +2,12 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 
 from trainer.batch import Batch
 
@@ -29,6 +31,12 @@ class Means:
         sums, self.sums = self.sums, {}
         return {name: total / weights for name, (total, weights) in sums.items() if weights}
 
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.sums)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sums = {name: (total, weights) for name, (total, weights) in state.items()}
+
 
 class UniformCandidates:
     """Loss, accuracy and τ over candidates before selection: an unbiased view of the training data, for free."""
@@ -44,6 +52,12 @@ class UniformCandidates:
     def take(self) -> dict[str, float]:
         """Means since the last call, by curve; without those that have no samples."""
         return self._means.take()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._means.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._means.load_state_dict(state)
 
 
 class SelectedSamples:
@@ -77,3 +91,14 @@ class SelectedSamples:
     def take(self) -> dict[str, float]:
         """Means since the last call, by curve: the mean of each batch's ten smallest margins among them."""
         return self._means.take()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "means": self._means.state_dict(),
+            "recent": [(step, torch.from_numpy(ids)) for step, ids in self.recent],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._means.load_state_dict(state["means"])
+        self.recent.clear()
+        self.recent.extend((step, ids.numpy()) for step, ids in state["recent"])

@@ -4,6 +4,7 @@ B = batch, C = classes, n = samples.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,20 +32,40 @@ class Evaluation:
     num: int
 
 
-def evaluate(model: nn.Module, source: Source, *, device: torch.device | str, batch_size: int = 512) -> Evaluation:
+class Abandoned(Exception):
+    """An evaluation was given up."""
+
+
+def evaluate(
+    model: nn.Module,
+    source: Source,
+    *,
+    device: torch.device | str,
+    batch_size: int = 512,
+    is_late: Callable[[], bool] = lambda: False,
+) -> Evaluation:
     """Evaluate on `source.held_out`, as `sample_losses` does.
 
     Raises:
+        Abandoned: `is_late`, which is asked before every batch, said so.
         DataError: the source has no held-out data.
     """
     if source.held_out is None or len(source.held_out) == 0:
         raise DataError(f"source {source.name} has no held-out data to evaluate on")
     ids = torch.arange(len(source.held_out))
-    return sample_losses(model, source, source.held_out, ids, device=device, batch_size=batch_size)[1]
+    split = source.held_out
+    return sample_losses(model, source, split, ids, device=device, batch_size=batch_size, is_late=is_late)[1]
 
 
 def sample_losses(
-    model: nn.Module, source: Source, split: Split, ids: Tensor, *, device: torch.device | str, batch_size: int = 512
+    model: nn.Module,
+    source: Source,
+    split: Split,
+    ids: Tensor,
+    *,
+    device: torch.device | str,
+    batch_size: int = 512,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, Evaluation]:
     """Losses of samples, not augmented, in eval mode; afterwards every module has its own training flag back.
 
@@ -67,6 +88,8 @@ def sample_losses(
     losses = torch.empty(num, device=device)
     with evaluating(model), torch.inference_mode():
         for start in range(0, num, batch_size):
+            if is_late():
+                raise Abandoned
             inputs, targets = (_to(tensor, device) for tensor in split.fetch(ids[start : start + batch_size]))
             outputs = model(source.prepare(inputs))
             batch_losses = per_sample_loss(model, outputs, targets)

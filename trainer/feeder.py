@@ -2,12 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+from common.errors import PeerTimeout
+from common.waiting import Wait, joined
 
 T = TypeVar("T")
 
 POLL_S = 0.2
+PARK_S = 10.0  # for a batch that is being read and selected
+END_S = 30.0
+IDLE_S = 600.0  # for the training thread to come for a batch
+STORAGE = "it reads data: does the storage answer?"
 
 
 class Stopped(Exception):
@@ -18,8 +26,8 @@ class Feeder(Generic[T]):
     """Calls `prepare(step)` for one step after the other, some steps ahead of whoever calls `get`.
 
     Args:
-        prepare: runs on the feeder's thread; may wait, looking at `is_awaited` and `stopping`.
-        start_step, stop_step: the steps to prepare.
+        prepare: runs on the feeder's thread; may wait, looking at `is_awaited` and calling `rest` now and then.
+        start_step, stop_step: the steps to prepare, unless `restore` says where to go on.
         ahead: the most batches that are ready and not asked for yet.
         wake: called, on the training thread, when it starts to wait: prepare may give up waiting for better.
     """
@@ -42,13 +50,22 @@ class Feeder(Generic[T]):
         self._error: BaseException | None = None
         self.is_awaited = False  # the training thread stands still
         self.stopping = False
+        self._is_parked = False
+        self._rests = False  # its thread stands where nothing is half done
         self.waited_s = 0.0
         self.waited_until = 0.0  # end of the last wait, by time.perf_counter
         self.busy_s = 0.0  # that its thread computed, waits left out
+        self._busy_before_s = 0.0
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def restore(self, step: int, ready: Mapping[int, T], *, waited_s: float, busy_s: float) -> None:
+        """Before the start: go on with `step`, for which a batch may be ready, after an earlier life."""
+        self._ready = dict(ready)
+        self._steps = range(max(ready, default=step - 1) + 1, self._steps.stop)
+        self.waited_s, self.busy_s, self._busy_before_s = waited_s, busy_s, busy_s
 
     def stop(self) -> None:
         with self._changed:
@@ -56,7 +73,43 @@ class Feeder(Generic[T]):
             self._changed.notify_all()
         self._wake()
         if self._thread.ident is not None:
-            self._thread.join(timeout=30.0)
+            joined(self._thread, Wait("the feeder's thread to end", END_S, STORAGE))
+
+    def rest(self) -> None:
+        """For `prepare`, wherever it waits and nothing is half done: stays here while the feeder is parked.
+
+        Raises:
+            Stopped: the run ends.
+        """
+        with self._changed:
+            self._wait_while(lambda: self._is_parked)
+            if self.stopping:
+                raise Stopped
+
+    @contextmanager
+    def parked(self) -> Iterator[Mapping[int, T]]:
+        """Hold its thread between two batches, or where `prepare` waits; gives what is ready, by step.
+
+        Raises:
+            PeerTimeout: it did not come to rest in time; it goes on.
+        """
+        with self._changed:
+            self._is_parked = True
+        self._wake()
+        try:
+            with self._changed:
+                self._changed.notify_all()
+                wait = Wait("the next batch to be read", PARK_S, STORAGE)
+                if not self._changed.wait_for(lambda: self._rests or self._thread.ident is None, PARK_S):
+                    raise PeerTimeout(wait.report())
+                if self._error is not None:
+                    raise self._error
+                ready = dict(self._ready)
+            yield ready
+        finally:
+            with self._changed:
+                self._is_parked = False
+                self._changed.notify_all()
 
     def get(self, step: int, while_waiting: Callable[[float], None] = lambda waited_s: None) -> T:
         """The prepared batch of a step. The training thread's only wait; its length is added to `waited_s`.
@@ -89,18 +142,31 @@ class Feeder(Generic[T]):
     def _run(self) -> None:
         try:
             for step in self._steps:
+                with self._changed:
+                    self._wait_while(lambda: self._is_parked or len(self._ready) >= self._ahead)
+                    if self.stopping:
+                        return
                 prepared = self._prepare(step)
-                self.busy_s = time.thread_time()
+                self.busy_s = self._busy_before_s + time.thread_time()
                 with self._changed:
                     self._ready[step] = prepared
                     self._changed.notify_all()
-                    while len(self._ready) >= self._ahead and not self.stopping:
-                        self._changed.wait()
-                    if self.stopping:
-                        return
         except Stopped:
             pass
         except BaseException as error:  # handed to the training thread, which raises it
+            self._error = error
+        finally:
             with self._changed:
-                self._error = error
+                self._rests = True
                 self._changed.notify_all()
+
+    def _wait_while(self, holds: Callable[[], bool]) -> None:
+        """With the lock held; ends when the run does. What is waited for is the training thread's to do."""
+        wait = Wait("the training loop to come for a batch", IDLE_S, "an evaluation takes that long, or it hangs")
+        while holds() and not self.stopping:
+            if wait.is_over:
+                wait.report()
+            self._rests = True
+            self._changed.notify_all()
+            self._changed.wait(POLL_S)
+        self._rests = False

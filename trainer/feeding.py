@@ -92,16 +92,16 @@ def make_fresh_feeder(options: TrainerOptions, sourcing: FreshSourcing) -> Feede
 
 def make_stale_feeder(
     options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly, link: ScorerLink
-) -> Feeder[Batch | FreshCandidates]:
-    """Batches selected out of what scorers sent."""
+) -> tuple[Feeder[Batch | FreshCandidates], StaleSourcing]:
+    """Batches selected out of what scorers sent, and who makes them."""
     feeder: Feeder[Batch]
 
-    def is_stopping() -> bool:
-        return feeder.stopping
+    def rest() -> None:
+        feeder.rest()
 
     plain: PlainBatches | ShippedBatches = PlainBatches(gatherer, options.batch_size)
     if link.ships_all:
-        plain = ShippedBatches(gatherer, link.pool, options.batch_size, is_stopping)
+        plain = ShippedBatches(gatherer, link.pool, options.batch_size, rest)
     stale = StaleSourcing(
         plan,
         plain,
@@ -111,13 +111,13 @@ def make_stale_feeder(
         max_staleness=options.max_staleness,
         fallback=options.fallback,
         is_awaited=lambda: feeder.is_awaited,
-        is_stopping=is_stopping,
+        rest=rest,
         on_finish=link.finish_selecting,
         on_used=link.audits.choose,
     )
     ahead = _ahead(options, gatherer.device)
     feeder = Feeder(stale.prepare, 0, options.steps, ahead=ahead, wake=link.pool.wake)
-    return cast(Feeder[Batch | FreshCandidates], feeder)
+    return cast(Feeder[Batch | FreshCandidates], feeder), stale
 
 
 def _ahead(options: TrainerOptions, device: torch.device) -> int:

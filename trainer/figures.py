@@ -1,7 +1,8 @@
 """What a run did, counted step by step: the numbers of log lines and of the summary."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainer.batch import Batch
@@ -19,15 +20,35 @@ class Figures:
     reused_samples: int = 0
     candidates_offered: int = 0
     short_batches: int = 0
+    is_degraded: bool = False  # the last step fell back and no scorer served
+    degraded_steps: int = 0
+    degraded_s: float = 0.0  # that these steps took
     origins: Counter[str] = field(default_factory=Counter)
     staleness_counts: Counter[int] = field(default_factory=Counter)  # selected samples by staleness in steps
 
-    def count(self, batch: Batch, *, selecting: bool, batch_size: int) -> None:
-        """Add one trained batch."""
+    def count(
+        self,
+        batch: Batch,
+        *,
+        selecting: bool,
+        batch_size: int,
+        is_served: Callable[[], bool] = lambda: True,
+        step_s: float = 0.0,
+    ) -> None:
+        """Add one trained batch.
+
+        Args:
+            is_served: whether any scorer is there, or none is needed; asked if the step fell back.
+            step_s: seconds since the step before.
+        """
         self.steps += 1
         self.samples_trained += len(batch)
         self.origins[batch.origin] += 1
         self.short_batches += batch.num_missing > 0
+        self.is_degraded = batch.origin in ("fallback", "reused") and not is_served()
+        if self.is_degraded:
+            self.degraded_steps += 1
+            self.degraded_s += step_s
         self.selecting_steps += selecting
         self.selected_steps += batch.is_selected
         self.candidates_offered += batch.num_candidates
@@ -36,6 +57,13 @@ class Figures:
         elif batch.is_selected:
             self.selected_samples += batch_size - batch.num_missing
         self.staleness_counts.update(batch.staleness.tolist())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "origins": dict(self.origins), "staleness_counts": dict(self.staleness_counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, Counter(value) if isinstance(value, Mapping) else value)
 
     @property
     def selected_fraction(self) -> float:
@@ -69,6 +97,7 @@ class Figures:
             "selection/candidates_per_selected": self.candidates_per_selected,
             "selection/selected_fraction": self.selected_fraction,
             "selection/fallbacks": self.fallbacks,
+            "degraded": float(self.is_degraded),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -82,6 +111,8 @@ class Figures:
             "staleness_max": self.staleness_max,
             "staleness_counts": dict(sorted(self.staleness_counts.items())),
             "fallbacks": self.fallbacks,
+            "degraded_steps": self.degraded_steps,
+            "degraded_s": self.degraded_s,
             "samples_reused": self.reused_samples,
             "short_batches": self.short_batches,
             "steps_by_origin": dict(self.origins),

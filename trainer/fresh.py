@@ -3,8 +3,9 @@
 The feeder reads candidates ahead; scoring and selecting wait for the current weights, so the training thread does them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,8 +96,19 @@ class FreshSourcing:
         """The next chunk. The training thread may call it where the feeder draws nothing ahead."""
         start = self.next_position
         self.next_position += self._chunk_size
-        positions = np.arange(start, self.next_position)
-        return Chunk(start, self.next_position, *self._gatherer.read_candidates(positions))
+        return self.read(start)
+
+    def read(self, start: int) -> Chunk:
+        """The chunk that begins at a position, drawn before."""
+        stop = start + self._chunk_size
+        return Chunk(start, stop, *self._gatherer.read_candidates(np.arange(start, stop)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_position": self.next_position, "plain": self._plain.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.next_position = state["next_position"]
+        self._plain.load_state_dict(state["plain"])
 
 
 class FreshSelecting:

@@ -14,10 +14,13 @@ Not thread-safe: `trainer.pool.Pool` holds the lock.
 import bisect
 import collections
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+
+from common.protocol import pack_mask, unpack_mask
 
 Wanted = np.ndarray | None  # (n,) bool: positions of a chunk that want a score; None for all
 
@@ -108,7 +111,9 @@ class LeaseBook:
     ready: list[int] = field(default_factory=list)  # starts of scored, unconsumed chunks, ascending
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
     _reissue: list[int] = field(default_factory=list)  # starts of chunks whose lease was lost, ascending
-    _wanted: dict[int, Wanted] = field(default_factory=dict)  # by start, of chunks leased and not accepted
+    _wanted: dict[int, Wanted] = field(
+        default_factory=dict
+    )  # by start, of chunks leased and neither consumed nor dropped
     _last_lease: int = 0
 
     def issue(
@@ -163,7 +168,7 @@ class LeaseBook:
         if held is None or held.session != session:
             self.refused["no such lease"] += 1
             return None
-        del self.outstanding[lease], self._wanted[held.start]
+        del self.outstanding[lease]
         bisect.insort(self.ready, held.start)
         return held
 
@@ -180,13 +185,45 @@ class LeaseBook:
         return [held.lease for held in self.outstanding.values() if held.session == session]
 
     def consume(self, start: int) -> None:
-        self.ready.remove(start)
+        self._leave(start)
         self.account.consumed += 1
 
     def drop(self, start: int) -> None:
         """A scored chunk became too stale to be used."""
-        self.ready.remove(start)
+        self._leave(start)
         self.account.dropped += 1
+
+    def _leave(self, start: int) -> None:
+        self.ready.remove(start)
+        del self._wanted[start]
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values. After a restart what is out or ready is due again, before all others."""
+        due = sorted([*self._reissue, *self.ready, *(held.start for held in self.outstanding.values())])
+        account = asdict(self.account)
+        account["expired"] += self.account.outstanding()
+        return {
+            "next_position": self.next_position,
+            "due": due,
+            "wanted": {start: pack_mask(wanted) for start in due if (wanted := self._wanted[start]) is not None},
+            "account": account,
+            "refused": dict(self.refused),
+            "last_lease": self._last_lease,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """For a book that has issued nothing yet."""
+        self.next_position = state["next_position"]
+        self._reissue = list(state["due"])
+        wanted = {start: unpack_mask(mask, self.chunk_size) for start, mask in state["wanted"].items()}
+        self._wanted = {start: wanted.get(start) for start in self._reissue}
+        self.account = Account(**state["account"])
+        self.refused = collections.Counter(state["refused"])
+        self._last_lease = state["last_lease"]
+
+    # -- the end ------------------------------------------------------------------------------------------------------
 
     def skip_all(self) -> None:
         """No further step trains on scored candidates: what is out or ready is skipped."""

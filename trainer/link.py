@@ -1,35 +1,34 @@
 """The trainer's end of the service: pool, publisher, sockets and their thread, opened and closed together."""
 
+import collections
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from common.config import TrainerOptions
-from common.data.fingerprint import data_fingerprint
 from common.data.source import AbsentSplit, Source
 from common.endpoints import port_of, weights_endpoint
 from common.errors import ConfigError
 from common.models import unwrap
 from common.order import Order
 from common.processes import private_folder
-from common.protocol import DEFAULT_LIMITS, Feedback
+from common.protocol import Feedback, PredictorState, Spent
 from common.security import trainer_security
 from common.transport import CONTROL, WEIGHTS, IOThread
-from common.weights import model_fingerprint
+from trainer.agreed import can_be_audited, histories_by_position, terms_of
 from trainer.assembly import Assembly
 from trainer.audits import Audits
-from trainer.leases import LeaseBook, Wanted
+from trainer.leases import LeaseBook
 from trainer.plan import Plan
 from trainer.pool import Pool
-from trainer.prediction import LossHistories
 from trainer.publisher import Publisher
 from trainer.service import Service
-from trainer.sessions import HistoriesOf
-from trainer.terms import Terms
+from trainer.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,7 @@ class ScorerLink:
         pool: scored chunks for the feeder.
         service: sessions and counters, run by the I/O thread.
         audits: chunks that are scored twice.
+        watching: raises alarms about scorers.
         endpoint: where scorers connect.
     """
 
@@ -54,7 +54,7 @@ class ScorerLink:
         generation: int,
         assembly: Assembly,
     ) -> None:
-        self._options = options
+        self.options = options
         self._plan = plan
         self.ships_all = isinstance(source.train, AbsentSplit)
         if self.ships_all and (options.transfer, options.payload) != ("payload", "all"):
@@ -86,30 +86,37 @@ class ScorerLink:
             lease_s=terms.lease_s,
         )
         self.service = Service(terms, self.pool, self._publisher, histories_of, self.audits)
+        self.watching = Watching(self.service.sessions, self.pool, assembly.pace, self.service.attendance.absent_s)
+        self.service.watch = self.watching.tick
         self._security = trainer_security(options, options.listen)
         self._io = IOThread(
             "trainer-io",
             self.service,
-            max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes,
+            max_frame_bytes=terms.frame_limits,
             security=self._security,
+            gives_way=True,
         )
         self._opened_at = time.perf_counter()
+        self.first_step = 0  # optimiser steps that the model has when this is entered
         self._closing = contextlib.ExitStack()
         self.endpoint = ""
 
     def __enter__(self) -> "ScorerLink":
         with contextlib.ExitStack() as opened:
-            listen = self._options.listen
+            listen = self.options.listen
             if listen is None:
                 listen = f"ipc://{opened.enter_context(private_folder())}/t"
+            opened.callback(self.service.rooms.close)
             opened.callback(self._io.stop)
             self.endpoint = self._io.bind(CONTROL, listen)
+            if self.options.transfer == "payload":
+                self.service.rooms.open(self.endpoint)
             weights = weights_endpoint(listen, 0) if listen.startswith("ipc://") else weights_endpoint(self.endpoint, 0)
             self.service.weights_port = port_of(self._io.bind(WEIGHTS, weights))
             self._io.start()
             self._closing = opened.pop_all()
-        log.info("scorers connect with: marginstream scorer --connect %s%s", self.endpoint, self._options.key_flags)
-        self.push(0)
+        log.info("scorers connect with: marginstream scorer --connect %s%s", self.endpoint, self.options.key_flags)
+        self.push(self.first_step)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -126,7 +133,12 @@ class ScorerLink:
     def must_wait(self, step: int) -> bool:
         """Whether nothing but a scored chunk can make this step's batch."""
         self._check_alive()
-        return self.ships_all or (self._options.fallback == "wait" and self._plan.selects(step))
+        return self.ships_all or (self.options.fallback == "wait" and self._plan.selects(step))
+
+    def require_scorer(self, step: int) -> None:
+        """Raise NoScorer if the run requires a scorer, is not done with selecting and had none for too long."""
+        if step < self.stop_step:
+            self.service.attendance.require(self.options.service.require_scorer_s, self.endpoint)
 
     @property
     def num_scorers(self) -> int:
@@ -136,11 +148,11 @@ class ScorerLink:
         """Copy the weights as they are after `step` optimiser steps and have them announced."""
         self._check_alive()
         self.service.push_wanted = False
-        exact = self._options.fallback == "wait"
+        exact = self.options.fallback == "wait"
         slot = self._publisher.push(
             step,
             wire=self.service.weights.wire,
-            wait_s=self._options.service.silence_s if exact else 0.0,
+            wait_s=self.options.service.silence_s if exact else 0.0,
             is_wanted=self.service.weights.is_wanted,
         )
         if slot is not None:
@@ -158,6 +170,7 @@ class ScorerLink:
     def _check_alive(self) -> None:
         if not self._io.alive:
             raise RuntimeError("the trainer's I/O thread has ended; no scorer can be heard") from self._io.error
+        self._io.check()
 
     # -- feeder thread ------------------------------------------------------------------------------------------------
 
@@ -168,6 +181,33 @@ class ScorerLink:
         leases = self.pool.finish()
         self._io.post(lambda: self.service.revoke(leases))
 
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The predictor and all counters; the pool has a state of its own. Sessions begin anew."""
+        traffic, publisher, predictor = self.service.traffic, self._publisher, self.service.predictor_state
+        return {
+            "predictor": None if predictor is None else (predictor.updates, bytes(predictor.state)),
+            "audits": self.audits.state_dict(),
+            "events": self._events(),
+            "scored": dict(traffic.scored),
+            "bytes": (traffic.bytes_in, traffic.bytes_out),
+            "pushes": (publisher.pushed, publisher.skipped, publisher.stall_s),
+            "spent": tuple(self.service.sessions.spent),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Before entering."""
+        traffic, publisher = self.service.traffic, self._publisher
+        if state["predictor"] is not None:
+            self.service.predictor_state = PredictorState(*state["predictor"])
+        self.audits.load_state_dict(state["audits"])
+        traffic.events.update(state["events"])
+        traffic.scored.update(state["scored"])
+        traffic.bytes_in, traffic.bytes_out = state["bytes"]
+        publisher.pushed, publisher.skipped, publisher.stall_s = state["pushes"]
+        self.service.sessions.spent = Spent(*state["spent"])
+
     # -- figures ------------------------------------------------------------------------------------------------------
 
     @property
@@ -175,14 +215,25 @@ class ScorerLink:
         """Seconds that the thread which talks to scorers worked."""
         return self._io.busy_s
 
+    @property
+    def io_age_s(self) -> float:
+        """Seconds since that thread came round; it does so ten times a second."""
+        return self._io.age_s
+
+    def _events(self) -> dict[str, int]:
+        """What happened to messages, connections and keys."""
+        events = self.service.traffic.events + collections.Counter(self._io.events)
+        return dict(events if self._security is None else events + collections.Counter(self._security.events))
+
     def summary(self) -> dict[str, Any]:
         traffic, publisher = self.service.traffic, self._publisher
         elapsed_s = max(time.perf_counter() - self._opened_at, 1e-9)
         return {
             "leases": self.pool.account(),
             "refused": self.pool.refused(),
-            "events": dict(traffic.events) | (dict(self._security.events) if self._security is not None else {}),
+            "events": self._events(),
             "audits": dict(self.audits.counts),
+            "alarms": dict(self.watching.alarms.counts),
             "pushes": publisher.pushed,
             "pushes_skipped": publisher.skipped,
             "push_stall_s": publisher.stall_s,
@@ -190,50 +241,3 @@ class ScorerLink:
             "wire_bytes_out": traffic.bytes_out,
             "io_thread_fraction": self._io.busy_s / elapsed_s,
         }
-
-
-def can_be_audited(options: TrainerOptions) -> bool:
-    """Whether scores select the samples of the step that they are fetched for, by a forward pass of the model."""
-    return options.entry.kind != "planned" and options.entry.backend == "torch" and options.entry.needs_scorer
-
-
-def histories_by_position(histories: LossHistories, order: Order) -> HistoriesOf:
-    """Past losses of the positions of a lease that want a score."""
-
-    def of(start: int, stop: int, wanted: Wanted) -> np.ndarray:
-        positions = np.arange(start, stop)
-        return histories.of(order.ids(positions if wanted is None else positions[wanted]))
-
-    return of
-
-
-def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generation: int, assembly: Assembly) -> Terms:
-    """What scorers of this run are told and must match."""
-    sample = source.sample
-    fingerprint = {"model": model_fingerprint(unwrap(model))}
-    if not isinstance(source.train, AbsentSplit):
-        fingerprint |= data_fingerprint(source, options.augment)
-    return Terms(
-        run=options.out.name if options.out is not None else "",
-        generation=generation,
-        seed=options.seed,
-        num_samples=sample.num_samples,
-        num_classes=sample.num_classes,
-        chunk_size=options.resolved_chunk_size,
-        scores=assembly.score_names,
-        lowest_is_hard=assembly.lowest_is_hard,
-        embeddings=assembly.embeddings,
-        embedding_sizes=assembly.embedding_sizes,
-        backend=options.entry.backend,
-        transfer=options.transfer,
-        best_k=options.payload_best if options.transfer == "payload" else None,
-        fingerprint=fingerprint,
-        sample_shape=tuple(sample.shape),
-        sample_dtype=str(sample.dtype).removeprefix("torch."),
-        target_shape=tuple(sample.target_shape),
-        wire=options.wire,
-        leases_per_scorer=options.service.leases_per_scorer,
-        silence_s=options.service.silence_s,
-        lease_s=options.service.lease_s,
-        steps=options.steps,
-    )

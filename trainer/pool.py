@@ -4,9 +4,12 @@ One lock guards the pool and the lease book; it is held for microseconds. Stalen
 chunk, never at its arrival.
 """
 
+import collections
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from common.protocol import Version
 from trainer.chunks import ScoredChunk
@@ -93,6 +96,11 @@ class Pool:
     def held_by(self, session: int) -> list[int]:
         with self._changed:
             return self._book.held_by(session)
+
+    def num_held(self) -> collections.Counter[int]:
+        """Leases that are out, by session."""
+        with self._changed:
+            return collections.Counter(held.session for held in self._book.outstanding.values())
 
     def oldest_issue(self, session: int) -> float | None:
         """When the oldest lease that a session holds was issued (monotonic seconds)."""
@@ -197,6 +205,25 @@ class Pool:
                 self._book.skip_all()
             self._notify()
             return out
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nothing is leased, accepted or taken meanwhile: what is saved of pool and ledger is of one moment."""
+        with self._changed:
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """Without the scored chunks: the book has them leased anew."""
+        with self._changed:
+            return {"book": self._book.state_dict(), "next_step": self.next_step, "closed": self._closed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """For a pool that has issued nothing yet."""
+        with self._changed:
+            self._book.load_state_dict(state["book"])
+            self.next_step, self._closed = state["next_step"], state["closed"]
 
     # -- figures ------------------------------------------------------------------------------------------------------
 

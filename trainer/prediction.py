@@ -1,7 +1,8 @@
 """Past losses of every sample and who learns to predict the next one, for biased importance sampling."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class LossHistories:
         with self._lock:
             return {"losses": torch.from_numpy(self._losses.copy())}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         with self._lock:
             self._losses[:] = state["losses"].numpy()
 
@@ -65,6 +66,13 @@ class LocalPrediction:
         self.histories = LossHistories(num_samples, self._learn)
         self._training = PredictorTraining(LossPredictor(num_classes, seed=seed))
         self._targets_of = targets_of
+
+    def state_dict(self) -> dict[str, Any]:
+        """Without the histories, which have a state of their own."""
+        return self._training.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._training.load_state_dict(state)
 
     def predict(self, ids: Ints) -> Tensor:
         """(n,) float32 predicted losses."""

@@ -23,6 +23,7 @@ class PredictorDesk:
         self._sessions = sessions
         self._send = send
         self.state: PredictorState | None = None
+        self._is_fed = False  # since the last parameters
 
     @property
     def learner(self) -> Session | None:
@@ -33,6 +34,7 @@ class PredictorDesk:
         """Tell the learner of losses; False if there is none, and nobody learns from them."""
         while (session := self.learner) is not None:
             if self._send(session.peer, feedback, CONTROL) is not False:
+                self._is_fed = True
                 return True  # otherwise its session has ended, and the next one's turn has come
         return False
 
@@ -41,8 +43,11 @@ class PredictorDesk:
         if self.state is not None and session.backend == "predictor":
             self._send(session.peer, self.state, CONTROL)
 
-    def receive(self, sender: Session, state: PredictorState) -> None:
+    def receive(self, sender: Session, state: PredictorState) -> bool:
         """Keep the learner's parameters and hand them on; those of one that no longer is it are late.
+
+        Returns:
+            Whether it had been told of losses since it sent the last ones.
 
         Raises:
             ProtocolError: they come from no predictor.
@@ -52,11 +57,13 @@ class PredictorDesk:
         learner = self.learner
         if learner is None or sender.id != learner.id:
             log.info("parameters from scorer %s, which does not train the predictor, are left out", sender.name)
-            return
+            return False
         self.state = state
         for session in self._predictors():
             if session.id != sender.id:
                 self._send(session.peer, state, CONTROL)
+        was_fed, self._is_fed = self._is_fed, False
+        return was_fed
 
     def _predictors(self) -> list[Session]:
         return [session for session in self._sessions if session.backend == "predictor"]

@@ -12,6 +12,7 @@ TRAINER_WORDS = {
     "score": "scoring",
     "push": "pushes",
     "evaluate": "evaluations",
+    "checkpoint": "checkpoints",
     WAIT: "waiting",
     "other": "other",
 }

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from common.buckets import bucket_checksum, bucket_span, flat_buffer
 from common.protocol import Version
+from common.waiting import Wait
 from common.weights import Group, Manifest, copy_groups, grouped, manifest_of, model_tensors
 
 Wire = Literal["float32", "bf16"]
@@ -103,10 +104,12 @@ class Publisher:
             is_wanted: False where no scorer fetches weights: the version is announced and nothing is copied.
         """
         started = time.perf_counter()
-        deadline = started + wait_s
+        wait = Wait("a free buffer for the weights", wait_s, "scorers fetch the versions that fill them")
         while (slot := self._claim()) is None:
-            if time.perf_counter() >= deadline:
+            if wait.is_over:
                 self.skipped += 1
+                if wait_s:
+                    wait.report()
                 return None
             time.sleep(0.001)  # only `fallback = wait` comes here: an exact run rather waits than skips
         slot.wire = wire

@@ -93,11 +93,17 @@ class SampleQueue:
         return np.flatnonzero(rank_in_class < most)[:num]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """By reference: the samples are read anew. Where they cannot be, nothing is saved and others are drawn."""
+        """By reference: the samples are read anew. Where they cannot be, they are saved too."""
         waiting = self._waiting
-        if waiting is None or (waiting.inputs is not None and not self._rereads):
-            return {}
+        counts = {"num_expired": torch.tensor(self.num_expired)}
+        if waiting is None:
+            return counts
+        samples: dict[str, Tensor] = {}
+        if waiting.inputs is not None and waiting.targets is not None and not self._rereads:
+            samples = {"inputs": waiting.inputs.clone(), "targets": waiting.targets.clone()}
         return {
+            **counts,
+            **samples,
             "ids": torch.from_numpy(waiting.ids.copy()),
             "visits": torch.from_numpy(waiting.visits.copy()),
             "version_steps": torch.from_numpy(waiting.version_steps.copy()),
@@ -110,7 +116,8 @@ class SampleQueue:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self._waiting, self._classes = None, self._classes[:0]
-        if state:
+        self.num_expired = int(state["num_expired"])
+        if "ids" in state:
             self._classes = state["classes"].numpy().copy()
             self._waiting = Picked(
                 state["ids"].numpy().copy(),
@@ -120,4 +127,6 @@ class SampleQueue:
                 state["probability"].clone(),
                 state["scores"].clone(),
                 state["margins"].clone(),
+                state["inputs"].clone() if "inputs" in state else None,
+                state["targets"].clone() if "targets" in state else None,
             )

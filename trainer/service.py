@@ -4,15 +4,12 @@ Nothing here is waited for by training: the pool is filled from this side and em
 is slow, stuck, silent or talking nonsense costs its own leases, which are issued again.
 """
 
-import collections
 import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from common.errors import ProtocolError
+from common.payload_room import Rooms
 from common.protocol import (
-    PROTOCOL_VERSION,
     Candidates,
     Error,
     Feedback,
@@ -23,7 +20,6 @@ from common.protocol import (
     Hello,
     Message,
     PredictorState,
-    Reject,
     Return,
     Revoke,
     decode,
@@ -31,13 +27,18 @@ from common.protocol import (
 )
 from common.sparing_log import SparingLog
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
+from trainer.attendance import Attendance
 from trainer.audits import Audits
 from trainer.candidates_desk import CandidatesDesk
+from trainer.doorkeeper import Doorkeeper
+from trainer.patience import HELLO_COST, Patience
 from trainer.pool import Pool
 from trainer.predictor_desk import PredictorDesk
 from trainer.publisher import Publisher, Slot
+from trainer.reception import Reception
 from trainer.sessions import HistoriesOf, Sent, Sessions
 from trainer.terms import HEARTBEAT_S, Terms
+from trainer.traffic import Traffic
 from trainer.weights_desk import WeightsDesk
 
 log = logging.getLogger(__name__)
@@ -46,16 +47,6 @@ FAREWELL = Goodbye("the trainer has ended")
 LOG_EVERY_S = 1.0  # of what a peer can cause without end
 COPY_POLL_S = 0.001  # while a version is on its way from the GPU
 FAREWELL_S = 1.0  # for the answers of scorers that are stuck or lost; the others take milliseconds
-
-
-@dataclass
-class Traffic:
-    """Counters of what came and went, for figures and tests."""
-
-    bytes_in: int = 0
-    bytes_out: int = 0
-    scored: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by backend, precision
-    events: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
 class Service:
@@ -70,6 +61,8 @@ class Service:
     Attributes:
         weights_port: told to scorers on tcp; 0 for ipc.
         push_wanted: there is a scorer that the newest version does not serve, see `WeightsDesk.is_left_out`.
+        attendance: whether any scorer serves.
+        watch: called at every tick, after it.
     """
 
     def __init__(
@@ -80,22 +73,27 @@ class Service:
         histories_of: HistoriesOf | None = None,
         audits: Audits | None = None,
     ) -> None:
-        self._terms = terms
         self._pool = pool
         self._io: IOThread
         self._next_beat = 0.0
         self._is_ending = False
-        self._log = SparingLog(log, LOG_EVERY_S)
         self.weights_port = 0
         self.traffic = Traffic()
         self.push_wanted = False
+        self.attendance = Attendance()
+        self.watch: Callable[[float], None] = lambda now: None
         self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, histories_of, audits)
+        patience = Patience(terms.largest_array_bytes)
+        self._door = Doorkeeper(patience, self.sessions, self._send, self.traffic.events)
+        self._log = SparingLog(log, LOG_EVERY_S)
         self.weights = WeightsDesk(publisher, self.sessions, self._send, terms.wire)
+        self._reception = Reception(terms, self.sessions, self.weights, self._send, self._beat, self.traffic.events)
         self.predictor = PredictorDesk(self.sessions, self._send)
+        self.rooms = Rooms(self.traffic.events)
         self.candidates = CandidatesDesk(
-            terms, pool, self.sessions, self.weights.announced, self.traffic.scored, audits
+            terms, pool, self.sessions, self.weights.announced, self.traffic, audits, self.rooms
         )
-        self._handlers: dict[type[Message], Callable[..., None]] = {
+        self._handlers: dict[type[Message], Callable[..., bool | None]] = {
             Candidates: lambda peer, message: self.candidates.receive(self.sessions.heard(peer), message),
             Heartbeat: self._on_heartbeat,
             Return: self._on_return,
@@ -108,32 +106,39 @@ class Service:
 
     def on_start(self, io: IOThread) -> None:
         self._io = io
+        self._door.rest = io.rest
         self._pool.on_room = lambda: io.post(self.sessions.issue_leases)
 
     def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
-        self.traffic.bytes_in += sum(len(frame) for frame in frames)
+        num_bytes = sum(len(frame) for frame in frames)
+        self.traffic.bytes_in += num_bytes
+        if not self._door.admits(channel, peer, num_bytes):
+            return
         try:
             message = decode(frames)
-            if channel == WEIGHTS:
-                self._on_weights_channel(peer, message)
-            else:
-                self._on_control_channel(peer, message)
+            handle = self._on_weights_channel if channel == WEIGHTS else self._on_control_channel
+            if handle(peer, message):
+                self._door.give_back(channel, peer, num_bytes)
         except ProtocolError as error:
-            self.traffic.events["malformed messages"] += 1
-            self._log.say("nonsense", f"a peer sent nonsense: {error}")
-            if channel == CONTROL:
-                self._send(peer, Error("malformed", str(error)[:200]))
-            self.sessions.strike(peer)
+            self._door.on_nonsense(channel, peer, error)
+        except Exception as error:
+            self._door.on_broken(channel, peer, error)
 
     def on_tick(self, now: float) -> None:
         self.announce()
         self.sessions.judge(now)
+        self.attendance.note(self.sessions.num_serving, now)
+        self.watch(now)
+        self.rooms.tick({session.id for session in self.sessions})
         if now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_S
-            for session in self.sessions:
-                version = self.weights.version_for(session)
-                self._send(session.peer, Heartbeat(self._pool.num_arrived, version, (), self._pool.next_step))
+            self._beat()
         self.sessions.issue_leases()
+
+    def _beat(self) -> None:
+        for session in self.sessions:
+            version = self.weights.version_for(session)
+            self._send(session.peer, Heartbeat(self._pool.num_arrived, version, (), self._pool.next_step))
 
     def on_stop(self) -> None:
         self._is_ending = True
@@ -174,47 +179,39 @@ class Service:
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
-    def _on_weights_channel(self, peer: bytes, message: Message) -> None:
+    # They return whether the message had been asked for.
+
+    def _on_weights_channel(self, peer: bytes, message: Message) -> bool:
         if not isinstance(message, Fetch):
             raise ProtocolError(f"{type(message).__name__} on the weights channel")
-        self.weights.serve(peer, message)
+        cost_bytes = self.weights.serve(peer, message)
+        if cost_bytes:
+            self._door.charge(WEIGHTS, peer, cost_bytes, 0)
+        return not cost_bytes
 
-    def _on_control_channel(self, peer: bytes, message: Message) -> None:
-        if isinstance(message, ForeignHello):
-            theirs = f"this trainer speaks protocol {PROTOCOL_VERSION}, not {message.protocol}"
-            self._reject(peer, "protocol", theirs)
-        elif isinstance(message, Hello):
+    def _on_control_channel(self, peer: bytes, message: Message) -> bool:
+        if isinstance(message, Hello | ForeignHello):
             self._on_hello(peer, message)
         elif type(message) not in self._handlers:
             raise ProtocolError(f"{type(message).__name__} is not for a trainer")
         elif peer in self.sessions:
-            self._handlers[type(message)](peer, message)
+            return self._handlers[type(message)](peer, message) is True
         elif not isinstance(message, Goodbye | Error):  # those want no answer
             self._send(peer, Error("unknown-session", "say HELLO first"))
+        return False
 
-    def _on_hello(self, peer: bytes, hello: Hello) -> None:
+    def _on_hello(self, peer: bytes, hello: Hello | ForeignHello) -> None:
+        if not self._door.charge(CONTROL, peer, 0, HELLO_COST - 1):
+            return
         if self._is_ending:
             self._send(peer, FAREWELL)
             return
-        if (mismatch := self._terms.mismatch(hello)) is not None:
-            self._reject(peer, *mismatch)
-            return
-        self.push_wanted |= self.weights.is_left_out(hello)
-        welcome = self._terms.welcome(
-            secrets.randbits(63),
-            wire=self.weights.wire,
-            weights_port=self.weights_port,
-            version=self.weights.version_for(hello),
-        )
-        session = self.sessions.begin(peer, hello, welcome)
-        self._send(peer, welcome)
-        self.predictor.welcome(session)
-        self.sessions.issue_leases()
-
-    def _reject(self, peer: bytes, name: str, message: str) -> None:
-        self.traffic.events["scorers rejected"] += 1
-        log.warning("scorer refused: its %s differs: %s", name, message)
-        self._send(peer, Reject(name, message))
+        session = self._reception.receive(peer, hello, self.weights_port)
+        if session is not None:
+            self.push_wanted |= self.weights.is_left_out(session)
+            self._send(peer, session.welcome)
+            self.predictor.welcome(session)
+            self.sessions.issue_leases()
 
     def _on_heartbeat(self, peer: bytes, beat: Heartbeat) -> None:
         session = self.sessions.heard(peer)
@@ -234,7 +231,7 @@ class Service:
     def _on_error(self, peer: bytes, message: Error) -> None:
         session = self.sessions.heard(peer)
         self.traffic.events["errors from scorers"] += 1
-        log.warning("scorer %s reports: %s", session.name, message.text)
+        self._log.say("reported", f"scorer {session.name} reports: {message.text}")
 
     def _send(self, peer: bytes, message: Message, channel: Channel = CONTROL) -> Sent:
         """Send a message; a peer that is gone or does not read gives its leases back."""

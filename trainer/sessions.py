@@ -10,6 +10,7 @@ import numpy as np
 import zmq
 
 from common.protocol import Array, Hello, Lease, Message, Revoke, Spent, Version, Welcome, pack_mask
+from common.sparing_log import SparingLog
 from common.transport import CONTROL, Channel
 from trainer.audits import Audits
 from trainer.leases import Outstanding, Wanted
@@ -19,7 +20,7 @@ from trainer.terms import FOREIGN_BACKENDS, Terms
 
 log = logging.getLogger(__name__)
 
-MAX_STRIKES = 8  # malformed or misplaced messages before a session is dropped
+LOG_EVERY_S, LOG_AT_ONCE = 10.0, 50  # of what a peer that comes and goes can cause without end
 NOTHING = Spent(0, 0, 0, 0, 0)
 
 Sent = zmq.MessageTracker | bool | None
@@ -43,9 +44,12 @@ class Session:
     progress: int = 0
     resident: Version | None = None
     stuck: bool = False
-    strikes: int = 0
     spent: Spent = NOTHING
     leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
+    weights_peer: bytes = b""  # the weights channel's routing id, once it has fetched anything
+    fetching: Version | None = None
+    next_bucket: int = 0  # of that version, the first that it was not sent
+    outgoing: list[zmq.MessageTracker] = field(default_factory=list)  # buckets on their way
 
 
 class Sessions:
@@ -79,6 +83,7 @@ class Sessions:
         self._histories_of = histories_of
         self._audits = audits
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
+        self._log = SparingLog(log, LOG_EVERY_S, LOG_AT_ONCE)
         self.spent = NOTHING
 
     def __len__(self) -> int:
@@ -106,7 +111,7 @@ class Sessions:
         session = Session(welcome.session, peer, *own, welcome, now, now)
         self._by_peer[peer] = session
         self._events["scorers joined"] += 1
-        log.info("scorer %s joined: %s, %s", hello.name, hello.device, hello.precision)
+        self._say("joined", f"scorer {hello.name} joined: {hello.device}, {hello.precision}")
         return session
 
     def end(self, session: Session, why: str, *, dead: bool) -> None:
@@ -118,7 +123,10 @@ class Sessions:
         self._lose_audits(session)
         self._publisher.release(session.id, dead=dead)
         self._events["scorers left"] += 1
-        log.info("scorer %s left: %s; %d leases go to others", session.name, why, len(lost))
+        self._say("left", f"scorer {session.name} left: {why}; {len(lost)} leases go to others")
+
+    def _say(self, kind: str, text: str) -> None:
+        self._log.say(kind, text, level=logging.INFO)
 
     def heard(self, peer: bytes) -> Session:
         session = self._by_peer[peer]
@@ -144,14 +152,6 @@ class Sessions:
         if any(one.is_audit for one in returned):
             self._lose_audits(session)
 
-    def strike(self, peer: bytes) -> None:
-        """A session that keeps sending nonsense ends."""
-        session = self._by_peer.get(peer)
-        if session is not None:
-            session.strikes += 1
-            if session.strikes >= MAX_STRIKES:
-                self.end(session, "keeps sending nonsense", dead=True)
-
     def judge(self, now: float) -> None:
         """Silence is death; no progress while holding leases is stuck. Both give the leases back."""
         if self._audits is not None:
@@ -164,17 +164,20 @@ class Sessions:
             if oldest is None or session.stuck:
                 continue
             idle_s = now - max(oldest, session.progress_at)
+            held_s = now - oldest  # of a few leases one after the other, each within its time
             if idle_s > self._terms.lease_s:
-                self._set_aside(session, idle_s)
+                self._set_aside(session, f"made no progress for {idle_s:.0f} s")
+            elif held_s > (self._terms.leases_per_scorer + 2) * self._terms.lease_s:
+                self._set_aside(session, f"has not answered a lease for {held_s:.0f} s")
 
-    def _set_aside(self, session: Session, idle_s: float) -> None:
+    def _set_aside(self, session: Session, why: str) -> None:
         session.stuck = True
         held = self._pool.held_by(session.id)
         self._pool.expire(held)
         self._lose_audits(session)
         session.leases.clear()
         self._events["scorers stuck"] += 1
-        log.warning("scorer %s made no progress for %.0f s; its leases go to others", session.name, idle_s)
+        log.warning("scorer %s %s; its leases go to others", session.name, why)
         self._send(session.peer, Revoke(tuple(held)), CONTROL)
 
     def issue_leases(self) -> None:
@@ -182,7 +185,7 @@ class Sessions:
         self._issue_audits()
         credits = self._terms.leases_per_scorer * len(self)
         free = [session for session in self if not session.stuck]
-        held = {session.id: len(self._pool.held_by(session.id)) for session in free}
+        held = self._pool.num_held()
         while free:
             session = min(free, key=lambda one: held[one.id])
             if held[session.id] >= self._terms.leases_per_scorer:
@@ -230,6 +233,11 @@ class Sessions:
     def precisions(self) -> set[str]:
         """Of the scorers that compute with the weights they fetch."""
         return {session.precision for session in self if session.backend not in FOREIGN_BACKENDS}
+
+    @property
+    def num_serving(self) -> int:
+        """Scorers that are not stuck."""
+        return sum(not session.stuck for session in self)
 
     @property
     def num_resident(self) -> int:

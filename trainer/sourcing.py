@@ -1,7 +1,8 @@
 """Where a step's batch comes from: the plain order, the pool, or a fallback. Runs on the feeder thread."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from common.errors import TrainingDiverged
 from trainer.batch import Batch, Gatherer, Origin
 from trainer.candidates import Picked
 from trainer.chunks import ScoredChunk
-from trainer.feeder import Stopped
 from trainer.plan import Plan
 from trainer.pool import Pool
 from trainer.selector import Selector
@@ -43,6 +43,13 @@ class PlainBatches:
             self.next_position += self._batch_size
             self._warm = self._gatherer.plain_batch(positions, 0, "plain")
 
+    def state_dict(self) -> dict[str, Any]:
+        """The one in stock is read anew."""
+        return {"next_position": self.next_position - (0 if self._warm is None else self._batch_size)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.next_position, self._warm = state["next_position"], None
+
 
 class ShippedBatches:
     """Plain batches for a trainer that cannot read the data: candidates in their order, whatever their scores.
@@ -51,14 +58,14 @@ class ShippedBatches:
     else to train on.
 
     Args:
-        is_stopping: whether the run ends.
+        rest: called while it waits, see `trainer.feeder.Feeder.rest`.
     """
 
-    def __init__(self, gatherer: Gatherer, pool: Pool, batch_size: int, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, gatherer: Gatherer, pool: Pool, batch_size: int, rest: Callable[[], None]) -> None:
         self._gatherer = gatherer
         self._pool = pool
         self._batch_size = batch_size
-        self._is_stopping = is_stopping
+        self._rest = rest
         self._positions = np.empty(0, dtype=np.int64)
         self._inputs: list[Tensor] = []
         self._targets: list[Tensor] = []
@@ -75,11 +82,18 @@ class ShippedBatches:
     def warm_up(self) -> None:
         """Nothing to do: what is in the pool is all there is."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Samples in stock, which cannot be read anew."""
+        return {"positions": torch.from_numpy(self._positions), "inputs": self._inputs, "targets": self._targets}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._positions = state["positions"].numpy().copy()
+        self._inputs, self._targets = list(state["inputs"]), list(state["targets"])
+
     def _stock_up(self) -> None:
         seen = self._pool.changes
         while (chunk := self._pool.take_first()) is None:
-            if self._is_stopping():
-                raise Stopped
+            self._rest()
             self._pool.wait(WAIT_S, seen)
             seen = self._pool.changes
         assert chunk.payload is not None, "a trainer without data needs chunks with payload"
@@ -95,7 +109,7 @@ class StaleSourcing:
     Args:
         selector: the method with its queue and the ledger.
         is_awaited: whether the training thread waits for this very batch.
-        is_stopping: whether the run ends.
+        rest: called while it waits, see `trainer.feeder.Feeder.rest`.
         on_finish: called once, when no further step selects.
         on_used: told of the chunks whose scores select the samples of a step.
     """
@@ -111,7 +125,7 @@ class StaleSourcing:
         max_staleness: int,
         fallback: str,
         is_awaited: Callable[[], bool],
-        is_stopping: Callable[[], bool],
+        rest: Callable[[], None],
         on_finish: Callable[[], None],
         on_used: Callable[[Sequence[ScoredChunk], int], None] = lambda chunks, step: None,
     ) -> None:
@@ -123,11 +137,13 @@ class StaleSourcing:
         self._max_staleness = max_staleness
         self._fallback = fallback
         self._is_awaited = is_awaited
-        self._is_stopping = is_stopping
+        self._rest = rest
         self._on_finish = on_finish
         self._on_used = on_used
+        self.device = gatherer.device
         self._num_empty = 0  # candidate sets in a row without a finite score
-        self._offered = 0  # candidates of this step so far
+        self._gathering = -1  # the step that selects last
+        self._offered = 0  # candidates of that step so far
         pool.on_drop = selector.note_late
         self._pick = {"pool": self._from_pool, "stream": self._from_stream, "planned": self._from_ledger}[selector.kind]
 
@@ -139,16 +155,25 @@ class StaleSourcing:
             return self._plain.next(step)
         if self._fallback == "uniform":
             self._plain.warm_up()
-        self._offered = 0
+        if step != self._gathering:  # else a restored one, which had been offered some
+            self._gathering, self._offered = step, 0
         while True:
             seen = self._pool.changes
             if (picked := self._pick(step)) is not None:
                 return self._gatherer.picked_batch(picked, step, "stale", self._offered)
-            if self._is_stopping():
-                raise Stopped
+            self._rest()
             if self._is_awaited() and self._fallback != "wait":
                 return self._fall_back(step)
             self._pool.wait(WAIT_S, seen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Between two steps, or where `rest` is called."""
+        counts = {"gathering": self._gathering, "offered": self._offered, "num_empty": self._num_empty}
+        return {**counts, "plain": self._plain.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._gathering, self._offered, self._num_empty = state["gathering"], state["offered"], state["num_empty"]
+        self._plain.load_state_dict(state["plain"])
 
     def _from_pool(self, step: int) -> Picked | None:
         """The best of what is ready; None if that is too little. Chunks without a single finite score make none."""

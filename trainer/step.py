@@ -1,6 +1,6 @@
 """One optimiser step on a batch, and the means of what it saw."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,3 +85,10 @@ class BatchMeans:
             if num:
                 means |= {f"loss/{kind}": loss / num, f"accuracy/{kind}": correct / num}
         return means
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._sums
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for kind, sums in self._sums.items():
+            sums.copy_(state[kind])

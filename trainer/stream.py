@@ -15,14 +15,13 @@ I/O thread talks to the scorers. `step` copies the weights between two optimiser
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from common.config import TrainerOptions
 from common.data.source import Source
-from common.errors import PeerTimeout
 from common.models import check_model, find_head
 from common.processes import local_scorers
 from trainer.accounting import count_cost
@@ -39,11 +38,15 @@ from trainer.feeding import (
     make_stale_feeder,
 )
 from trainer.figures import Figures
-from trainer.fresh import FreshSelecting
+from trainer.fresh import FreshSelecting, FreshSourcing
+from trainer.health import Watched, health_of
 from trainer.link import ScorerLink
 from trainer.plan import Plan
 from trainer.run_ahead import RunAhead
+from trainer.sourcing import StaleSourcing
+from trainer.state import BatchesState
 from trainer.tally import Tally
+from trainer.waits import await_first_scores, wait_for_batch
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class SelectedBatches:
         ConfigError: options, source and model do not fit together.
         EndpointError: the endpoint cannot be bound.
         PeerTimeout: `fallback = "wait"` waited past its deadline.
+        NoScorer: `service.require_scorer_s` passed without any; between two steps, as PeerTimeout is.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class SelectedBatches:
         self._num_local_scorers = scorers if options.needs_scorers else 0
         self._link: ScorerLink | None = None
         self._fresh: FreshSelecting | None = None
+        sourcing: StaleSourcing | FreshSourcing
         self._batch: Batch | None = None
         self._stopped = False
         self._closing = contextlib.ExitStack()
@@ -100,7 +105,7 @@ class SelectedBatches:
             self._link = ScorerLink(options, source, model, head, self.plan, started, assembly)
             if assembly.histories is not None:
                 assembly.histories.learner = self._link.learn
-            self._feeder = make_stale_feeder(options, gatherer, self.plan, assembly, self._link)
+            self._feeder, sourcing = make_stale_feeder(options, gatherer, self.plan, assembly, self._link)
         else:
             sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
             self._feeder = make_fresh_feeder(options, sourcing)
@@ -108,6 +113,8 @@ class SelectedBatches:
         self.tally = Tally(
             options, source, assembly.selector, self._feeder, uniform, link=self._link, fresh=self._fresh
         )
+        self.watched = Watched(options, self.tally, self._feeder, assembly.selector, self._link)
+        self._state = BatchesState(self._feeder, sourcing, assembly, self._link, self.tally)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -117,6 +124,7 @@ class SelectedBatches:
                 opened.enter_context(self._link)  # pushes weights: a broken link shows before work is lost
                 if self._num_local_scorers:
                     opened.enter_context(local_scorers(self.options, self._link.endpoint, self._num_local_scorers))
+            opened.enter_context(health_of(self.watched))
             self._feeder.start()
             opened.callback(self._feeder.stop)
             self._closing = opened.pop_all()
@@ -127,7 +135,8 @@ class SelectedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         self.tally.cost = count_cost(self._model, self._source)  # here, while scorers start
-        self._await_first_scores()
+        if self._link is not None and self.completed < self._link.stop_step:
+            self.tally.start_wait_s += await_first_scores(self._link, self.plan, self.completed, self._is_stopped)
         self.tally.begin()
         while self.completed < self.options.steps and not self._stopped:
             try:
@@ -165,6 +174,8 @@ class SelectedBatches:
 
     def _next_batch(self) -> Batch:
         step = self.completed
+        if self._link is not None:
+            self._link.require_scorer(step)
         self._run_ahead.catch_up()  # the device is waited for here, candidates are not
         prepared = self._feeder.get(step, lambda waited_s: self._while_waiting(step, waited_s))
         if not isinstance(prepared, Batch):
@@ -176,46 +187,38 @@ class SelectedBatches:
         return prepared
 
     def _while_waiting(self, step: int, waited_s: float) -> None:
-        """Between two steps, so the weights stand still: push them if nothing announced is fresh enough."""
         if self._stopped:
             raise Stopped
-        if self._link is None or not self._link.must_wait(step):
-            return
-        announced = self._link.pool.announced
-        if announced is None or announced.step < step - self.options.max_staleness or self._link.push_wanted:
-            self._link.push(step)
-        deadline_s = self.options.service.wait_deadline_s
-        if waited_s > deadline_s:
-            raise PeerTimeout(
-                f"step {step} waited {waited_s:.0f} s for scored candidates ({self._link.num_scorers} scorers "
-                f"connected); start one with: marginstream scorer --connect {self._link.endpoint} "
-                "or choose --fallback uniform"
-            )
+        wait_for_batch(self._link, step, waited_s)
 
-    def _await_first_scores(self) -> None:
-        """Give scorers time to start: a small run would be over before one has imported torch."""
-        if self._link is None or self._link.stop_step == 0:
-            return
-        link, start_wait_s = self._link, self.options.service.start_wait_s
-        log.info("waiting up to %.0f s for the first scored chunk from a scorer at %s", start_wait_s, link.endpoint)
-        started = time.perf_counter()
-        while not (
-            self._stopped or link.pool.num_arrived or (self.plan.first_step > 0 and link.service.sessions.num_resident)
-        ):
-            if time.perf_counter() - started > start_wait_s:
-                log.warning("no scorer after %.0f s; starting under --fallback %s", start_wait_s, self.options.fallback)
-                break
-            if link.push_wanted:
-                link.push(self.completed)
-            link.pool.wait(0.2)
-        self.tally.start_wait_s = time.perf_counter() - started
-        if self._stopped:
-            return
-        log.info("start after %.1f s with %d scorers", self.tally.start_wait_s, link.num_scorers)
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def stop(self) -> None:
         """End the iteration before the next batch, also while it waits. Any thread, also a signal handler."""
         self._stopped = True
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next batches depend on, but for the model; after `step`, before the next batch.
+
+        Copies, on the CPU, that load with `torch.load(..., weights_only=True)`. Scoring and training go on from there
+        as from here: chunks that are out or ready are leased first.
+
+        Raises:
+            PeerTimeout: the storage does not answer; the run can go on without this state.
+        """
+        if self._batch is not None:
+            raise RuntimeError("SelectedBatches.state_dict between two steps only: call step(losses) first")
+        self._feedback.finish()
+        return self._state.take(self.completed)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of a run with the same options. Before entering, as is loading the model's own state."""
+        self.completed = self._state.put_back(state)
+        if self._link is not None:
+            self._link.first_step = self.completed
 
     # -- figures ------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What a run did so far, put together from those who count it: for log lines, curves, metrics and the summary."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from common.config import TrainerOptions
@@ -50,6 +51,7 @@ class Tally:
         self._link = link
         self._fresh = fresh
         self._plan = Plan.of(options)
+        self._before_s = self._io_earlier_s = 0.0  # in earlier lives of the run, since their first steps
         self._first_step_at: float | None = None
         self._last_step_at = 0.0
         self._io_before_s = 0.0
@@ -61,8 +63,9 @@ class Tally:
 
     def begin(self) -> None:
         """The first step begins."""
-        self._first_step_at = self._last_step_at = time.perf_counter()
-        self._io_before_s = 0.0 if self._link is None else self._link.io_busy_s
+        self._last_step_at = time.perf_counter()
+        self._first_step_at = self._last_step_at - self._before_s
+        self._io_before_s = self._io_busy_s() - self._io_earlier_s
 
     def add(self, phase: str, seconds: float) -> None:
         """The training thread spent time on a phase of `trainer.profile`."""
@@ -70,15 +73,26 @@ class Tally:
 
     def count(self, batch: Batch) -> None:
         """A batch was trained."""
-        selecting = self._plan.selects(batch.step)
-        self.figures.count(batch, selecting=selecting, batch_size=self._options.batch_size)
+        now = time.perf_counter()
+        self.figures.count(
+            batch,
+            selecting=self._plan.selects(batch.step),
+            batch_size=self._options.batch_size,
+            is_served=lambda: self._link is None or self._link.service.sessions.num_serving > 0,
+            step_s=now - self._last_step_at,
+        )
         self.selected.add(batch)
-        self._last_step_at = time.perf_counter()
+        self._last_step_at = now
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the first step began; 0 before."""
         return 0.0 if self._first_step_at is None else time.perf_counter() - self._first_step_at
+
+    @property
+    def since_step_s(self) -> float | None:
+        """Seconds since a step ended or the first began; None before. Any thread."""
+        return None if self._first_step_at is None else time.perf_counter() - self._last_step_at
 
     @property
     def waited_fraction(self) -> float:
@@ -93,7 +107,7 @@ class Tally:
         beside = {"feeder": self._feeder.busy_s}
         spent = Spent(0, 0, 0, 0, 0)
         if self._link is not None:
-            beside["io"] = self._link.io_busy_s - self._io_before_s
+            beside["io"] = self._io_busy_s() - self._io_before_s
             spent = self._link.service.sessions.spent
         return Profile.of(self.elapsed_s, {**self.phases, "wait": self._feeder.waited_s}, beside, spent)
 
@@ -114,9 +128,7 @@ class Tally:
 
     def curves(self) -> dict[str, float]:
         """Figures for a log line, by curve; those over uniform candidates are means since the last call."""
-        if self._link is not None:
-            while self._link.service.candidates.uniform:
-                self._uniform.add(*self._link.service.candidates.uniform.popleft())
+        self._note_uniform()
         return {
             **self._uniform.take(),
             **self.selected.take(),
@@ -126,6 +138,42 @@ class Tally:
             **self.profile().curves(),
             "scorers": self._link.num_scorers if self._link is not None else 0,
         }
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts and times since the first step; for a state between two steps."""
+        self._note_uniform()
+        return {
+            "figures": self.figures.state_dict(),
+            "selected": self.selected.state_dict(),
+            "uniform": self._uniform.state_dict(),
+            "num_scored": 0 if self._fresh is None else self._fresh.num_scored,
+            "start_wait_s": self.start_wait_s,
+            "elapsed_s": self.elapsed_s,
+            "io_s": self._io_busy_s() - self._io_before_s,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Before `begin`."""
+        self.figures.load_state_dict(state["figures"])
+        self.selected.load_state_dict(state["selected"])
+        self._uniform.load_state_dict(state["uniform"])
+        if self._fresh is not None:
+            self._fresh.num_scored = state["num_scored"]
+        self.start_wait_s, self._before_s, self._io_earlier_s = (
+            state[name] for name in ("start_wait_s", "elapsed_s", "io_s")
+        )
+
+    def _io_busy_s(self) -> float:
+        return 0.0 if self._link is None else self._link.io_busy_s
+
+    def _note_uniform(self) -> None:
+        if self._link is not None:
+            while self._link.service.candidates.uniform:
+                self._uniform.add(*self._link.service.candidates.uniform.popleft())
+
+    # -- figures ------------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
         """Figures of the whole run, for summary.json."""

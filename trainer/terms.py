@@ -1,12 +1,16 @@
 """The terms of a run: what every scorer is told, and what it must match to be welcomed."""
 
+import math
 from dataclasses import dataclass
 
-from common.protocol import FINGERPRINTS, PROTOCOL_VERSION, Hello, Version, Welcome
+from common.protocol import DTYPE_BYTES, FINGERPRINTS, PROTOCOL_VERSION, Hello, Version, Welcome
 from common.selection.registry import wrong_backend
+from common.transport import CONTROL, WEIGHTS, Channel
 
 HEARTBEAT_S = 1.0
 FOREIGN_BACKENDS = ("predictor", "proxy", "synthetic")  # they compute with no weights, or with some of their own
+NOT_NEGATIVE = ("mms", "loss", "entropy", "gradient-norm")  # but for a model's own loss
+CONTROL_BYTES, FETCH_BYTES = 8 << 20, 64 << 10  # of a frame: parameters of a predictor, and a FETCH
 REMEDIES = {
     "model": "names, shapes or dtypes of the weights differ; give both the same --model and --head",
     "data": "labels or contents of probe samples differ; give both the same --data and --data-root",
@@ -24,6 +28,7 @@ class Terms:
         backend: of the scorers that the method asks for; "predictor" where it wants predicted losses.
         target_shape, sample_shape, sample_dtype: of payload tensors.
         embedding_sizes: (C, D) of errors and features.
+        not_negative: the scores that cannot be below 0.
     """
 
     run: str
@@ -42,12 +47,26 @@ class Terms:
     target_shape: tuple[int, ...]
     embeddings: bool = False
     embedding_sizes: tuple[int, int] = (0, 0)
+    not_negative: tuple[str, ...] = ()
     backend: str = "torch"
     wire: str = "auto"
     leases_per_scorer: int = 2
     silence_s: float = 10.0
     lease_s: float = 60.0
     steps: int = 0
+
+    @property
+    def largest_array_bytes(self) -> int:
+        """Of one array in an answer: scores, embeddings or payload of a whole chunk."""
+        sizes = [4, *(2 * size for size in self.embedding_sizes if self.embeddings)]
+        if self.transfer == "payload":
+            sizes += [math.prod(self.sample_shape) * DTYPE_BYTES[self.sample_dtype], math.prod(self.target_shape) * 8]
+        return self.chunk_size * max(sizes)
+
+    @property
+    def frame_limits(self) -> dict[Channel, int]:
+        """The largest frame that this run may get; whoever sends a larger one is disconnected by ZeroMQ."""
+        return {CONTROL: max(CONTROL_BYTES, self.largest_array_bytes), WEIGHTS: FETCH_BYTES}
 
     def mismatch(self, hello: Hello) -> tuple[str, str] | None:
         """The first field that differs, and a sentence for the person at the scorer."""

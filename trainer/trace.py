@@ -23,6 +23,11 @@ class Trace:
         if self._file is not None:
             self._file.close()
 
+    def flush(self) -> None:
+        """What was written survives this process."""
+        assert self._file is not None, "Trace.flush outside of the with block"
+        self._file.flush()
+
     def write(self, batch: Batch, result: StepResult) -> None:
         """Waits for the device."""
         assert self._file is not None, "Trace.write outside of the with block"

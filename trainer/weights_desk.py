@@ -11,6 +11,7 @@ from trainer.publisher import Publisher, Slot, Wire
 from trainer.sessions import Send, Session, Sessions
 from trainer.terms import FOREIGN_BACKENDS
 
+MAX_OUTGOING = 4 * WINDOW  # buckets on their way to one scorer; an honest one has two windows at most
 WITHOUT_WEIGHTS = ("predictor", "proxy")  # backends that fetch none
 
 
@@ -68,24 +69,38 @@ class WeightsDesk:
         version = self._publisher.announce(slot)
         self.announced.append(version)
         hint = VersionHint(version, self._publisher.manifest(slot).total_bytes)
-        for session in self._sessions:
-            if self.version_for(session) == version:
-                self._send(session.peer, hint, CONTROL)
+        fetching = [session for session in self._sessions if self.version_for(session) == version]
+        for session in fetching:
+            self._send(session.peer, hint, CONTROL)
+        if fetching:
+            self._publisher.bucket(slot, 0)  # its checksum, while the hints are on their way
         return version
 
-    def serve(self, peer: bytes, fetch: Fetch) -> None:
-        """Send the buckets asked for, at most a window of them; `peer` is the weights channel's routing id."""
+    def serve(self, peer: bytes, fetch: Fetch) -> int:
+        """Send the buckets asked for, at most a window of them; `peer` is the weights channel's routing id.
+
+        Returns:
+            What it cost beyond sending each bucket of each version once to a session: bytes, at least 1; else 0.
+        """
         session = self._sessions.by_id(fetch.session)
         if session is None:
-            return  # the control channel tells it to say HELLO again
+            return 1  # the control channel tells it to say HELLO again
         self._sessions.heard(session.peer)
+        session.weights_peer = peer
+        session.outgoing = [tracker for tracker in session.outgoing if not tracker.done]
+        if len(session.outgoing) > MAX_OUTGOING:
+            return 1  # it does not read what it asks for; it will ask again
+        is_new = self._is_new(session, fetch)
         slot = self._publisher.open(fetch.version, session.id)
         if slot is None:
             self._send(peer, WeightsGone(fetch.version, self.version_for(session)), WEIGHTS)
-            return
+            return 0 if is_new else 1
         manifest = self._publisher.manifest(slot)
         total = num_buckets(manifest.total_bytes)
         stop = min(fetch.first_bucket + min(fetch.num_buckets, WINDOW), total)
+        session.next_bucket = max(session.next_bucket, stop) if session.fetching == fetch.version else stop
+        session.fetching = fetch.version
+        num_bytes = 0
         for bucket in range(fetch.first_bucket, stop):
             data, checksum = self._publisher.bucket(slot, bucket)
             message = Weights(
@@ -99,4 +114,14 @@ class WeightsDesk:
             )
             sent = self._send(peer, message, WEIGHTS)
             tracker = sent if isinstance(sent, zmq.MessageTracker) else None
+            if tracker is not None:
+                session.outgoing.append(tracker)
+            num_bytes += len(data)
             self._publisher.sent(slot, session.id, tracker, last=bucket == total - 1)
+        return 0 if is_new else 1 + num_bytes
+
+    def _is_new(self, session: Session, fetch: Fetch) -> bool:
+        """Whether a scorer asks for the next buckets of its version, or for the first ones of a later version."""
+        if session.fetching == fetch.version:
+            return fetch.first_bucket == session.next_bucket
+        return fetch.first_bucket == 0 and (session.fetching is None or session.fetching < fetch.version)

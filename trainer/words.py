@@ -1,5 +1,6 @@
 """What a run says to people: its log line and its closing summary in words."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ MOSTLY = 0.5  # of the steps outside warm-up and annealing
 
 def log_line(step: int, steps: int, figures: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     """`step 1200/2000 | loss selected 0.431 | staleness 3.7 steps | waited 1.2% | ...`: figures with their units."""
-    parts = [f"step {step}/{steps}"]
+    parts = [f"step {step}/{steps}", *(["DEGRADED: no scorer serves"] if figures.get("degraded") else [])]
     for tag, text in (
         ("loss/selected", "loss of selected {:.3f}"),
         ("loss/plain", "loss of plain {:.3f}"),
@@ -32,9 +33,7 @@ def log_line(step: int, steps: int, figures: Mapping[str, Any], evaluation: Eval
 def closing_words(summary: Mapping[str, Any]) -> str:
     """The run in a few sentences."""
     trained = f"{summary['steps']} steps in {summary['wall_s']:.1f} s ({summary['samples_trained']} samples)"
-    words = [
-        f"Trained {summary['model']} on {summary['data']}: {trained}, held-out accuracy {summary['accuracy']:.2%}."
-    ]
+    words = [f"Trained {summary['model']} on {summary['data']}: {trained}, {_accuracy(summary['accuracy'])}."]
     if summary["mode"] == "uniform":
         words.append("Plain training: nothing was scored.")
         return " ".join(words)
@@ -69,6 +68,11 @@ def closing_words(summary: Mapping[str, Any]) -> str:
             f"{summary['fallbacks']} steps fell back for want of scored candidates"
             f"{_reused(summary)}."
         )
+        if summary["degraded_steps"]:
+            words.append(
+                f"For {summary['degraded_s']:.1f} s the run was DEGRADED: {summary['degraded_steps']} of these steps "
+                "fell back while no scorer served."
+            )
         if summary["samples_scored"] == 0:
             words.append("No scorer ever delivered: this was plain training.")
         elif summary["fallbacks"] and summary["selected_fraction"] < MOSTLY:
@@ -84,3 +88,7 @@ def closing_words(summary: Mapping[str, Any]) -> str:
 def _reused(summary: Mapping[str, Any]) -> str:
     reused = summary["steps_by_origin"].get("reused", 0)
     return f", {reused} of them to the next-best of earlier ones" if reused else ""
+
+
+def _accuracy(accuracy: float) -> str:
+    return f"held-out accuracy {accuracy:.2%}" if math.isfinite(accuracy) else "not evaluated"

@@ -10,7 +10,10 @@ from common.config.base import Device, Options
 from common.config.run import RunOptions
 
 # Set by the comparison itself, run by run.
-SET_BY_COMPARE = frozenset({"mode", "seed", "out", "listen", "listen_on_all", "keys", "insecure", "connect_s"})
+SET_BY_COMPARE = frozenset(
+    {"mode", "seed", "out", "listen", "listen_on_all", "keys", "insecure", "connect_s", "resume"}
+    | {"metrics_port", "unhealthy_after_s"}
+)
 
 
 class CompareOptions(Options):

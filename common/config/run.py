@@ -19,6 +19,12 @@ class RunOptions(ScoringOptions, TrainerOptions):
     scorers: int = Field(
         default=1, ge=0, description="number of scorer processes; none are started unless the mode is stale"
     )
+    restarts: int = Field(
+        default=5,
+        ge=0,
+        description="times that each scorer is started again if it dies; a trainer that crashes is resumed once, "
+        "unless this is 0",
+    )
     pin: Literal["auto", "none"] = Field(
         default="auto",
         description="auto gives trainer and scorers cores of their own on machines of up to "
@@ -65,6 +71,7 @@ class RunOptions(ScoringOptions, TrainerOptions):
         device = self.scorer_device if device is None else device
         own: dict[str, Any] = {"connect": from_here(connect), "scorer_device": device, "backend": self.resolved_backend}
         own["profile_to"] = profile_to if self.profile else None
+        own["metrics_port"] = None  # the trainer's
         return ScorerOptions(**(self._share(ScorerOptions) | own))
 
     def _share(self, kind: type[TrainerOptions] | type[ScorerOptions]) -> dict[str, Any]:

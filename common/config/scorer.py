@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from common.config.access import AccessOptions, check_access
 from common.config.base import ConnectEndpoint, Device, Options
-from common.config.shared import PrecisionOptions, ProfileOptions, SharedOptions
+from common.config.shared import HealthOptions, PrecisionOptions, ProfileOptions, SharedOptions
 
 
 class SyntheticBackendOptions(Options):
@@ -61,7 +61,7 @@ class ScoringOptions(ProfileOptions, PrecisionOptions):
         return self
 
 
-class ScorerOptions(AccessOptions, ScoringOptions, SharedOptions):
+class ScorerOptions(AccessOptions, HealthOptions, ScoringOptions, SharedOptions):
     """One scorer process."""
 
     # Where only one kind of process is meant, --device says enough; in a file `device` stays the trainer's.

@@ -55,6 +55,23 @@ class ProfileOptions(Options):
     )
 
 
+class HealthOptions(Options):
+    """What trainer and scorer are told that operators watch."""
+
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="answer /healthz, /readyz and Prometheus' /metrics at this port of 127.0.0.1; 0 takes any free one",
+    )
+    unhealthy_after_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="seconds in which a loop must come round, or /healthz fails: more than a step, a chunk or an "
+        "evaluation takes",
+    )
+
+
 class PrecisionOptions(Options):
     """What every process is told that may have to score."""
 

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from common.config.access import ListenOptions
 from common.config.learning import LearningOptions
-from common.config.shared import PrecisionOptions, ProfileOptions
-from common.config.training import LogOptions, SelectionOptions, ServiceOptions, StepOptions
+from common.config.shared import HealthOptions, PrecisionOptions, ProfileOptions
+from common.config.training import CheckpointOptions, LogOptions, SelectionOptions, ServiceOptions, StepOptions
 from common.selection.registry import METHODS, Entry
 
 
@@ -41,7 +41,7 @@ Candidates = Annotated[int | Literal["auto"], BeforeValidator(_parse_candidates)
 Payload = Annotated[str, AfterValidator(_check_payload)]
 
 
-class TrainerOptions(ListenOptions, ProfileOptions, PrecisionOptions, LearningOptions):
+class TrainerOptions(ListenOptions, HealthOptions, ProfileOptions, PrecisionOptions, LearningOptions):
     """One training run."""
 
     init: Path | None = Field(default=None, description="file with the parameters to start from")
@@ -80,9 +80,15 @@ class TrainerOptions(ListenOptions, ProfileOptions, PrecisionOptions, LearningOp
         default="auto", description="dtype of pushed weights; auto: float32 for float32 scorers, else bf16"
     )
     out: Path | None = Field(default=None, description="run folder; by default runs/DATA-METHOD-TIME")
+    resume: bool = Field(
+        default=False, description="go on from the newest checkpoint in --out; from the beginning if there is none yet"
+    )
     step: StepOptions = Field(default=StepOptions(), description="how the training step is computed")
     selection: SelectionOptions = Field(default=SelectionOptions(), description="when selection applies")
     service: ServiceOptions = Field(default=ServiceOptions(), description="waiting, leases and liveness")
+    checkpoint: CheckpointOptions = Field(
+        default=CheckpointOptions(), description="saved states that --resume goes on from"
+    )
     log: LogOptions = Field(default=LogOptions(), description="what is recorded, how often")
 
     @model_validator(mode="before")
@@ -101,6 +107,8 @@ class TrainerOptions(ListenOptions, ProfileOptions, PrecisionOptions, LearningOp
             raise ValueError(
                 f"--mode {self.mode} contradicts --method {self.method}: uniform is both or neither; leave one out"
             )
+        if self.resume and self.out is None:
+            raise ValueError("--resume needs --out, the folder of the run that is to go on")
         self.selection.check_parameters(self.method)
         if (self.irreducible is not None) != (self.method == "rho-loss"):
             raise ValueError(

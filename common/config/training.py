@@ -154,11 +154,27 @@ class ServiceOptions(Options):
     wait_deadline_s: float = Field(
         default=120.0, gt=0, description="seconds that --fallback wait waits before it gives up"
     )
-    leases_per_scorer: int = Field(default=2, gt=0, description="chunks that a scorer holds at a time, at the least")
+    leases_per_scorer: int = Field(
+        default=2, gt=0, le=512, description="chunks that a scorer holds at a time, at the least"
+    )
     lease_s: float = Field(default=60.0, gt=0, description="seconds after which an unanswered lease is issued again")
     silence_s: float = Field(
         default=10.0, gt=0, description="seconds without a heartbeat after which a peer counts as dead"
     )
+    require_scorer_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds without any scorer, counted from the end of start_wait_s, after which the run ends with "
+        "exit code 6; 0: it trains on without, under --fallback",
+    )
+
+
+class CheckpointOptions(Options):
+    """When a state is saved that --resume goes on from; a run that is asked to stop saves one in any case."""
+
+    every: int = Field(default=0, ge=0, description="steps between checkpoints; 0: by time alone")
+    every_s: float = Field(default=300.0, gt=0, description="seconds between checkpoints")
+    keep: int = Field(default=2, gt=0, description="checkpoints that are kept, the newest ones")
 
 
 class LogOptions(Options):

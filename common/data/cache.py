@@ -5,13 +5,20 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from common.waiting import Wait
+
 logger = logging.getLogger(__name__)
+
+LOCK_S = 3600.0  # to download or to decode a whole data set
+LOCK_POLL_S = 0.2
 
 
 def cache_folder() -> Path:
@@ -57,14 +64,28 @@ def cached_array(name: str, state: str, shape: tuple[int, ...], build: Callable[
 
 @contextmanager
 def exclusive(path: Path, doing: str) -> Iterator[None]:
-    """Holds a lock that other processes wait for; the system releases it if its holder dies."""
+    """Holds a lock that other processes wait for; the system releases it if its holder dies.
+
+    Raises:
+        TimeoutError: another process held it for an hour.
+    """
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another process: %s", doing)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        if not _locked(file):
+            logger.info("waiting up to %.0f s for another process: %s", LOCK_S, doing)
+            wait = Wait(f"the process that holds {path}", LOCK_S, f"{doing}: end that process if it hangs")
+            while not _locked(file):
+                if wait.is_over:
+                    raise TimeoutError(wait.report())
+                time.sleep(LOCK_POLL_S)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_or_build(path: Path, prefix: str, shape: tuple[int, ...], build: Callable[[], np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Literal
 
 from common.config import ScorerOptions, TrainerOptions
-from common.processes import TERM_S, start
+from common.processes import TERM_S, reaped, start
 
 LOG_END_BYTES = 1 << 16
 ERROR_LINES = 40
@@ -22,22 +22,53 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Child:
-    """One process that this one started, with the log that holds its output."""
+    """One process that this one started, with the log that holds its output.
 
-    def __init__(self, name: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    Args:
+        log_from: bytes of the log that are of others before it.
+    """
+
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", log: Path, *, log_from: int = 0) -> None:
         self.name = name
         self.process = process
         self.log = log
+        self._log_from = log_from
+        self.started_at = time.monotonic()
+        self._ended_at: float | None = None
 
     @property
     def is_running(self) -> bool:
-        return self.process.poll() is None
+        return self._poll() is None
 
     @property
     def code(self) -> int | None:
         """Its exit code as a shell would give it: 128 + N for signal N. None while it runs."""
-        code = self.process.poll()
+        code = self._poll()
         return 128 - code if code is not None and code < 0 else code
+
+    @property
+    def killed_by(self) -> int | None:
+        """Number of the signal that it died of; None also where it ended in order after one."""
+        code = self._poll()
+        return -code if code is not None and code < 0 else None
+
+    @property
+    def ended_by(self) -> str:
+        """`exit code 1`, `SIGKILL`; empty while it runs."""
+        if self.is_running:
+            return ""
+        return f"exit code {self.code}" if self.killed_by is None else _name_of(self.killed_by)
+
+    @property
+    def alive_s(self) -> float:
+        """Seconds from its start to its end, as far as that was seen, or to now."""
+        return (time.monotonic() if self._ended_at is None else self._ended_at) - self.started_at
+
+    def _poll(self) -> int | None:
+        code = self.process.poll()
+        if code is not None and self._ended_at is None:
+            self._ended_at = time.monotonic()
+        return code
 
     def terminate(self) -> None:
         if self.is_running:
@@ -49,22 +80,23 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.kill()
-        self.process.wait()
+        reaped(self.process)
 
     def fate(self) -> str:
         """`scorer-0 was ended by SIGKILL`."""
-        code = self.process.poll()
-        if code is None:
+        if self.is_running:
             return f"{self.name} is running"
-        if code >= 0:
-            return f"{self.name} ended with exit code {code}"
-        return f"{self.name} was ended by {signal.Signals(-code).name}"
+        return f"{self.name} {'ended with' if self.killed_by is None else 'was ended by'} {self.ended_by}"
+
+    def says(self, num: int) -> list[str]:
+        """The last lines of what it wrote, see `last_lines`."""
+        return last_lines(self.log, num, since=self._log_from)
 
     def error(self) -> str:
         """What it said about its failure: its own `error: ...`, or else how it ended and the end of its log."""
-        lines = last_lines(self.log, ERROR_LINES)
+        lines = self.says(ERROR_LINES)
         starts = [index for index, line in enumerate(lines) if line.startswith("error: ")]
-        if starts and self.process.poll() not in (None, 0):
+        if starts and self.code not in (None, 0):
             return "\n".join(lines[starts[-1] :])
         shown = "".join(f"\n  {line}" for line in lines[-SHOWN_LINES:])
         ending = f"; the end of {self.log}:{shown}" if shown else f" and wrote nothing to {self.log}"
@@ -104,6 +136,7 @@ class Children:
         """
         log = self._folder / f"{name}.log"
         with log.open("ab") as output:  # the trainer appends to its log too
+            log_from = output.tell()
             process = start(
                 module,
                 options,
@@ -113,7 +146,7 @@ class Children:
                 dies_with_parent=True,
                 cores=cores,
             )
-        self._all.append(Child(name, process, log))
+        self._all.append(Child(name, process, log, log_from=log_from))
         return self._all[-1]
 
 
@@ -162,11 +195,22 @@ def end_all(children: Sequence[Child], *, tick: Callable[[], bool] = lambda: Tru
         child.kill()
 
 
-def last_lines(path: Path, num: int) -> list[str]:
-    """The last lines of a log without empty ones, free of control codes; a progress bar's last state counts."""
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time one
+
+
+def last_lines(path: Path, num: int, *, since: int = 0) -> list[str]:
+    """The last lines of a log without empty ones, free of control codes; a progress bar's last state counts.
+
+    Args:
+        since: bytes at the beginning that are passed over.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG_END_BYTES))
+            file.seek(max(since, path.stat().st_size - LOG_END_BYTES))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []

@@ -31,6 +31,10 @@ class Display(Protocol):
 
     def show(self, progress: Progress, *, now: bool = False) -> None: ...
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
 
 def make_display(stream: TextIO) -> Display:
     """A live display where the stream is a terminal that can move its cursor, else plain lines."""
@@ -60,6 +64,9 @@ class LiveDisplay:
             self._next = time.monotonic() + LIVE_EVERY_S
             self._live.update(render(progress, self._console.width), refresh=True)
 
+    def say(self, text: str) -> None:
+        self._console.print(Text(text))
+
 
 class PlainDisplay:
     """Writes a line when there is news, at most every few seconds, without control codes."""
@@ -87,11 +94,15 @@ class PlainDisplay:
         self._stream.write(f"{duration(progress.elapsed_s)} | {news}{ending}\n")
         self._stream.flush()
 
+    def say(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
 
 def plain_line(progress: Progress) -> str:
     """`step 1200/2000 | held-out accuracy 96.94% | loss of selected 0.431 | ...`; before any step only the status."""
     parts = []
-    if progress.is_training:
+    if progress.step:
         parts.append(f"step {progress.step}/{progress.options.steps}")
         parts += [f"{label} {value}" for label, value in figures_of(progress) if value != UNKNOWN]
     if progress.status:

@@ -8,25 +8,39 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common.config import RunOptions, describe_options
-from common.experiment.children import Children, StopSignals
+from common.errors import TrainingDiverged
+from common.experiment.children import Child, Children, StopSignals
 from common.experiment.devices import Layout, find_layout
 from common.experiment.display import make_display, short
-from common.experiment.pinning import Pinning, find_pinning
+from common.experiment.members import BAD_INPUT, REFUSED, Member, restarts_in_words
+from common.experiment.pinning import Cores, Pinning, find_pinning
 from common.experiment.progress import Progress
-from common.experiment.supervise import BAD_INPUT, Outcome, Watch, go_silent, supervise
+from common.experiment.supervise import Outcome, Supervisor, Watch, go_silent
 from common.processes import private_folder
-from common.run_folder import SUMMARY, claim_folder, default_out, discard_folder, write_options
+from common.run_folder import (
+    OPTIONS,
+    SUMMARY,
+    claim_folder,
+    default_out,
+    discard_folder,
+    replace_file,
+    to_json,
+    write_options,
+)
 
 DRY_ENDPOINT = "ipc://PRIVATE/trainer"
 TRACE = "trace-"  # begins the names of the files of --profile
+ENDS_ALIKE = (BAD_INPUT, REFUSED, TrainingDiverged.exit_code)  # also if the run went on from its last checkpoint
 
 
 def main(options: RunOptions) -> int:
     """Runs trainer and scorers until the trainer ends. Returns the exit code.
+
+    Scorers that die are started again, and so is, once, a trainer that crashed after it had trained.
 
     The trainer's code, or 2 or 3 of a scorer that could not start or was refused before any step; 130, 143 or 129 after
     Ctrl-C, SIGTERM or SIGHUP, which let the trainer save; a second signal ends everything at once.
@@ -47,31 +61,38 @@ def main(options: RunOptions) -> int:
     with StopSignals() as stop:
         with _endpoint(options) as endpoint, Children(folder) as children:
             _say(_opening_words(options, layout, pinning, endpoint, folder))
-            trainer = children.start(
-                "trainer",
-                "trainer",
-                options.for_trainer(listen=endpoint, out=folder, device=layout.trainer),
-                pinning.trainer,
-            )
-            scorers = [
-                children.start(
-                    "scorer",
-                    f"scorer-{index}",
-                    options.for_scorer(
-                        connect=endpoint, device=device, profile_to=folder / f"{TRACE}scorer-{index}.json"
-                    ),
-                    cores,
-                )
-                for index, (device, cores) in enumerate(zip(layout.scorers, pinning.scorers, strict=True))
-                if endpoint is not None
-            ]
+            trainer, scorers = _members(options, layout, pinning, endpoint, children, folder)
             with make_display(sys.stdout) as display:
-                outcome = supervise(trainer, scorers, stop, Watch(progress, display, trainer, scorers))
-        untouched = outcome.code == BAD_INPUT and not progress.is_training
-        _report(outcome, folder, is_kept=not untouched)
+                supervisor = Supervisor(trainer, scorers, stop, Watch(progress, display), num_restarts=options.restarts)
+                outcome = supervisor.run(resume=options.resume)
+        _note_processes(folder, [trainer, *scorers])
+        untouched = outcome.code == BAD_INPUT and not (outcome.has_trained or options.resume)
+        _report(outcome, folder, [trainer, *scorers], is_kept=not untouched)
     if untouched:
         discard_folder(folder)
     return outcome.code
+
+
+def _members(
+    options: RunOptions, layout: Layout, pinning: Pinning, endpoint: str | None, children: Children, folder: Path
+) -> tuple[Member, list[Member]]:
+    """The trainer and the scorers; each begins anew with the same name, options, cores and log."""
+    told = options.for_trainer(listen=endpoint, out=folder, device=layout.trainer)
+
+    def begin_trainer(resume: bool) -> Child:
+        return children.start("trainer", "trainer", told.model_copy(update={"resume": resume}), pinning.trainer)
+
+    def scorer(name: str, device: str, cores: Cores) -> Member:
+        assert endpoint is not None, "scorers need an endpoint"
+        own = options.for_scorer(connect=endpoint, device=device, profile_to=folder / f"{TRACE}{name}.json")
+        return Member(name, lambda _: children.start("scorer", name, own, cores))
+
+    scorers = [
+        scorer(f"scorer-{index}", device, cores)
+        for index, (device, cores) in enumerate(zip(layout.scorers, pinning.scorers, strict=True))
+        if endpoint is not None
+    ]
+    return Member("trainer", begin_trainer), scorers
 
 
 def describe_run(options: RunOptions, layout: Layout, pinning: Pinning) -> str:
@@ -91,7 +112,8 @@ def describe_run(options: RunOptions, layout: Layout, pinning: Pinning) -> str:
 
 
 def _opening_words(options: RunOptions, layout: Layout, pinning: Pinning, endpoint: str | None, folder: Path) -> str:
-    lines = [f"run folder {short(folder)}", layout.words, *([pinning.words] if pinning.words else [])]
+    which = "going on with the run in" if options.resume else "run folder"
+    lines = [f"{which} {short(folder)}", layout.words, *([pinning.words] if pinning.words else [])]
     if not options.needs_scorers:
         why = "the trainer scores" if options.entry.needs_scorer else "nothing is scored"
         lines.append(f"no scorers are started: --mode {options.mode} --method {options.method}, {why}")
@@ -123,7 +145,7 @@ def _with_port(endpoint: str) -> str:
         return f"tcp://{host}:{probe.getsockname()[1]}"
 
 
-def _report(outcome: Outcome, folder: Path, *, is_kept: bool) -> None:
+def _report(outcome: Outcome, folder: Path, members: Sequence[Member], *, is_kept: bool) -> None:
     """The closing words: how the run went, or the error of the process that ended it."""
     words = _closing_words(folder)
     stopped = outcome.code > 128  # a trainer that was stopped in order, by whomever, has left its words
@@ -134,13 +156,25 @@ def _report(outcome: Outcome, folder: Path, *, is_kept: bool) -> None:
         _say(words)
     elif stopped:
         _say(f"Ended by {signal.Signals(outcome.code - 128).name} before the trainer had saved.")
+    if (restarts := restarts_in_words(members)) is not None:
+        _say(restarts)
     for scorer in outcome.lost:
-        _say(f"{scorer.fate()} before the end; the run went on without it, see {short(scorer.log)}")
+        _say(f"{scorer.now.fate()} before the end; the run went on without it, see {short(scorer.now.log)}")
     if traces := sorted(folder.glob(f"{TRACE}*.json")):
         names = ", ".join(path.name for path in traces)
         _say(f"Chrome traces, for ui.perfetto.dev or chrome://tracing, in the run folder: {names}")
+    if outcome.code not in (0, *ENDS_ALIKE) and outcome.has_trained:
+        _say(f"Go on with: marginstream run --config {short(folder / OPTIONS)} --resume")
     if is_kept:
         _say(f"Run folder: {short(folder)}")
+
+
+def _note_processes(folder: Path, members: Sequence[Member]) -> None:
+    """Adds what became of every process to the trainer's summary, where that left one."""
+    path = folder / SUMMARY
+    with contextlib.suppress(FileNotFoundError):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        replace_file(path, to_json({**summary, "processes": [member.record() for member in members]}, indent=2) + "\n")
 
 
 def _closing_words(folder: Path) -> str | None:

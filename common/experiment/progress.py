@@ -1,6 +1,7 @@
 """What is known about a run while it goes on, read from the metrics file that its trainer writes."""
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,16 +15,30 @@ RATE_POINTS = 12  # metrics lines over which the speed is taken
 
 
 class Tail:
-    """Complete lines appended to a file by another process. The file need not exist yet."""
+    """Complete lines appended to a file by another process. The file need not exist yet.
+
+    Attributes:
+        is_other_file: at the last call another file was in the place of the one before.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._inode: int | None = None
+        self.is_other_file = False
 
     def read(self) -> list[str]:
-        """The lines since the last call; one that is still being written comes with a later call."""
+        """The lines since the last call; one that is still being written comes with a later call.
+
+        Of another file that took the place of the one before, as a resumed trainer puts it there, all lines.
+        """
+        self.is_other_file = False
         try:
             with self._path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if self._inode not in (None, inode):
+                    self.is_other_file, self._offset = True, 0
+                self._inode = inode
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
@@ -43,6 +58,7 @@ class Progress:
     figures: dict[str, float] = field(default_factory=dict)
     step: int = 0
     status: str = ""  # what happens at the moment, where figures do not tell; "" is the usual
+    is_training: bool = False  # the trainer that runs now has recorded a step
     _points: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
     _started: float = 0.0
     _heard: float = 0.0
@@ -62,18 +78,34 @@ class Progress:
             self._forget("loss/selected", "loss/plain")
         self.figures |= _numbers(figures)
         self.step = step
+        self.is_training = step > 0
         self._heard = self.clock()
         if not self._points or step > self._points[-1][0]:
             self._points.append((step, wall_s))
+
+    def follow(self, tail: Tail) -> None:
+        """Takes in what was recorded since the last call. A resumed trainer goes back to its checkpoint's step."""
+        lines = tail.read()
+        if tail.is_other_file:
+            self.figures, self.step = {}, 0
+        for line in lines:
+            self.add(line)
+        if tail.is_other_file:
+            self.await_trainer()
+
+    def await_trainer(self) -> None:
+        """What was recorded is of an earlier trainer: its figures stay until there are newer ones, not its speed."""
+        self.is_training = False
+        self._points.clear()
 
     def _forget(self, *tags: str) -> None:
         for tag in tags:
             self.figures.pop(tag, None)
 
     @property
-    def is_training(self) -> bool:
-        """Whether the trainer has recorded a step."""
-        return self.step > 0
+    def is_complete(self) -> bool:
+        """Whether all steps are recorded; the trainer may still evaluate and save."""
+        return self.step >= self.options.steps
 
     @property
     def elapsed_s(self) -> float:

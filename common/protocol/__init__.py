@@ -5,6 +5,7 @@ from common.protocol.frames import MAGIC, TAG_BYTES, decode, encode
 from common.protocol.leases import Candidates, Lease, Return, Revoke
 from common.protocol.limits import DEFAULT_LIMITS, MAX_HISTORY, MAX_NAME, MAX_TEXT, PROTOCOL_VERSION, Limits
 from common.protocol.messages import Message
+from common.protocol.placed import Placed
 from common.protocol.predictor import Feedback, PredictorState
 from common.protocol.sessions import (
     BACKENDS,
@@ -56,6 +57,7 @@ __all__ = [
     "Lease",
     "Limits",
     "Message",
+    "Placed",
     "PredictorState",
     "Reject",
     "Return",

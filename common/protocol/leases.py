@@ -13,6 +13,7 @@ from msgspec.structs import force_setattr
 from common.errors import ProtocolError
 from common.protocol.arrays import Array, Buffer, Inline, check_array, check_histories
 from common.protocol.limits import Limits
+from common.protocol.placed import Placed
 from common.protocol.sessions import SCORES, Welcome
 from common.protocol.values import (
     MAX_FLOAT,
@@ -23,6 +24,7 @@ from common.protocol.values import (
     Version,
     check_distinct,
     check_mask,
+    check_tensor,
     unpack_mask,
 )
 from common.protocol.wire import Wire
@@ -59,6 +61,8 @@ class Lease(Wire, frozen=True):
             raise ProtocolError(f"[{self.start}, {self.stop}) must hold 1 to {limits.max_chunk} positions")
         if self.mask:
             check_mask(self.mask, self.stop - self.start)
+            if not self.num:
+                raise ProtocolError(f"a mask that wants none of [{self.start}, {self.stop})")
         if self.histories is not None:
             check_histories(self.histories, self.num)
 
@@ -81,6 +85,7 @@ class Candidates(Wire, frozen=True):
     others, None where unknown; so is `tau`, the variance reduction of their gradient-norm bounds (>= 0; 1803.00942).
     `read_s` and `score_s` are what fetching and the forward pass took.
     As payload: `inputs` (m, ...) and `targets` (m, ...), m = n, or `rows` (m,) int32 says which candidates they are.
+    `placed`, in place of inputs: where they are in memory that both sides have (common.payload_room).
     As embeddings: `errors` (n, C), softmax - onehot, and `features` (n, D), inputs of the head, both float16.
     As the answer to an audit by a scorer of low precision: `exact_scores`, the scores of a float32 forward pass.
     """
@@ -101,6 +106,7 @@ class Candidates(Wire, frozen=True):
     errors: Array | None = None
     features: Array | None = None
     exact_scores: Scores = ()
+    placed: Placed | None = None
 
     def outgoing(self, frames: list[Buffer]) -> dict[str, object]:
         changes: dict[str, object] = {
@@ -124,20 +130,26 @@ class Candidates(Wire, frozen=True):
             check_mask(self.dropped, self.num)
         for scores in (*self.scores, *self.exact_scores):
             check_array("scores", scores, "float32", self.num)
-        if (self.inputs is None) != (self.targets is None) or (self.inputs is None and self.rows is not None):
-            raise ProtocolError("inputs and targets come together or not at all, and rows only with them")
-        if self.inputs is not None and self.targets is not None:
-            self._check_payload_fields(self.inputs, self.targets)
+        self._check_payload_fields()
         if (self.errors is None) != (self.features is None):
             raise ProtocolError("errors and features come together or not at all")
         check_array("errors", self.errors, "float16", self.num, SOME)
         check_array("features", self.features, "float16", self.num, SOME)
 
-    def _check_payload_fields(self, inputs: Array, targets: Array) -> None:
+    def _check_payload_fields(self) -> None:
+        inputs = self.inputs if self.placed is None else self.placed
+        if (inputs is None) != (self.targets is None) or (inputs is None and self.rows is not None):
+            raise ProtocolError("inputs and targets come together or not at all, and rows only with them")
+        if self.placed is not None and self.inputs is not None:
+            raise ProtocolError("inputs are in the message or placed, not both")
+        if self.placed is not None:
+            check_tensor("placed", self.placed.dtype, self.placed.shape)
+        if inputs is None or self.targets is None:
+            return
         check_array("rows", self.rows, "int32", range(self.num + 1))
-        expected = (self.num,) if self.rows is None else self.rows.shape
-        if inputs.shape[:1] != expected or targets.shape[:1] != expected:
-            raise ProtocolError(f"a payload of {expected[0]} samples, got shapes {inputs.shape} and {targets.shape}")
+        expected, shapes = (self.num,) if self.rows is None else self.rows.shape, (inputs.shape, self.targets.shape)
+        if any(shape[:1] != expected for shape in shapes):
+            raise ProtocolError(f"a payload of {expected[0]} samples, got shapes {shapes[0]} and {shapes[1]}")
 
     def dropped_flags(self) -> np.ndarray:
         """(num,) bool: candidates without a finite score."""

@@ -3,7 +3,8 @@
     step_ratio           a stale training step over a plain one, while the same scorer scores into a sink   at most 1.03
     wall_ratio           a stale run's wall-clock over the fresh run's, at equal steps       (see best_wall_ratio)
     bytes_per_candidate  by reference, both directions and all headers, without weights                     at most 16
-    payload_ratio        throughput of payload over raw multipart ZeroMQ on the same frames                at least .8
+    payload_ratio        throughput of payload, inputs in shared memory as in every run on one host, over raw
+                         multipart ZeroMQ on the same frames (see bench_wire for the socket)               at least .8
 
 Each process has a core of its own; everything is float32 on one thread. Ratios are medians over pairs measured in turns
 and mean little on a machine that does other things meanwhile: quartiles and the load are printed beside them.
@@ -19,7 +20,7 @@ from typing import Any
 from common.devices import pinned
 from tests.bench.arms import DIGITS, IMAGES
 from tests.bench.measure import Cores, machine, print_table
-from tests.bench.payload import measure_payload_ratio
+from tests.bench.payload import measure_payload
 from tests.bench.steps import measure_step_ratio
 from tests.bench.wall import measure_wall_ratio
 from tests.bench.wire import BATCH_SIZE, CANDIDATES, measure_bytes
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     for size, num_messages in (("cifar", 400), ("imagenet", 60)):
         num = 20 if chosen.quick else num_messages
-        pairs, rows = measure_payload_ratio(cores, size, num_pairs=num_pairs, num_messages=num)
+        pairs, rows = measure_payload(cores, size, "room", num_pairs=num_pairs, num_messages=num)
         print_table(f"payload over raw multipart ZeroMQ, {size}", rows)
         result[f"payload_ratio_{size}"] = round(pairs.ratio, 3)
     result["payload_ratio"] = min(result["payload_ratio_cifar"], result["payload_ratio_imagenet"])

@@ -1,7 +1,8 @@
 """What moving candidates costs: `python -m tests.bench.bench_wire [--quick]`.
 
-    payload_ratio        throughput of payload through our transport over raw multipart ZeroMQ, on the same
-                         frames; the smaller of both sizes                                               at least .9
+    payload_ratio        throughput of payload over raw multipart ZeroMQ on the same frames: scorer and trainer on one
+                         host, as runs do it, inputs in shared memory; the smaller of both sizes         at least .9
+    payload_socket_ratio the same through the socket, as on tcp
     bytes_per_candidate  by reference, both directions and all headers, without weights                  at most 16
     header_us            making, checking and reading a lease and its answer by reference, for a chunk of 640, on one
                          core; scores are read as arrays, sockets and threads are not in it
@@ -25,10 +26,11 @@ from common.devices import pinned
 from common.protocol import Array, Candidates, Version, decode, encode
 from tests.bench.arms import DIGITS
 from tests.bench.measure import Cores, machine, print_table
-from tests.bench.payload import lease, measure_payload_ratio
+from tests.bench.payload import Way, lease, measure_payload
 from tests.bench.wire import BATCH_SIZE, CANDIDATES, measure_bytes
 
 MESSAGES = {"cifar": 400, "imagenet": 60}
+WAYS: dict[Way, str] = {"room": "payload_ratio", "socket": "payload_socket_ratio"}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -44,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {"bench": "wire", "load_before": os.getloadavg(), "pairs": num_pairs}
     for size, num_messages in MESSAGES.items():
         num = 20 if chosen.quick else num_messages
-        pairs, rows = measure_payload_ratio(cores, size, num_pairs=num_pairs, num_messages=num)
-        print_table(f"payload over raw multipart ZeroMQ, {size}", rows)
-        result[f"payload_ratio_{size}"] = round(pairs.ratio, 3)
-    result["payload_ratio"] = min(result[f"payload_ratio_{size}"] for size in MESSAGES)
+        for way, key in WAYS.items():
+            pairs, rows = measure_payload(cores, size, way, num_pairs=num_pairs, num_messages=num)
+            print_table(f"payload over raw multipart ZeroMQ, {size}, through a {way}", rows)
+            result[f"{key}_{size}"] = round(pairs.ratio, 3)
+    result |= {key: min(result[f"{key}_{size}"] for size in MESSAGES) for key in WAYS.values()}
 
     counted = measure_bytes(DIGITS, cores, steps=20 if chosen.quick else 200)
     print_table(f"bytes per candidate by reference, {CANDIDATES} candidates for {BATCH_SIZE}", counted.rows())

@@ -1,18 +1,21 @@
 """Throughput of CANDIDATES with payload through our transport, over bare ZeroMQ sockets that move the same frames.
 
-Two processes, as in a run: this one receives on a ROUTER, `python -m tests.bench.payload` sends from a DEALER. Both
-ways the receiver answers each message with a LEASE and the sender has at most `WINDOW` messages under way.
+Two processes, as in a run: this one receives on a ROUTER, `tests.bench.payload_sender` sends from a DEALER. In all
+ways the receiver answers each message with a LEASE and the sender has at most `WINDOW` messages under way. Through a
+room (common.payload_room) the inputs are in shared memory, as they are in every run on ipc; through the socket they are
+frames, as on tcp.
 """
 
+import collections
 import contextlib
 import itertools
-import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,13 +23,17 @@ import zmq
 
 from common.arrays import as_array, as_tensor
 from common.devices import pinned
+from common.payload_room import Rooms
 from common.processes import private_folder
-from common.protocol import DEFAULT_LIMITS, Candidates, Lease, Version, decode, encode
+from common.protocol import DEFAULT_LIMITS, Candidates, Goodbye, Lease, Version, Welcome, decode, encode
 from common.transport import CONTROL, Channel, IOThread
 from tests.bench.measure import Cores, Pairs
 
 SIZES = {"cifar": (640, (3, 32, 32)), "imagenet": (128, (3, 224, 224))}  # candidates in a chunk, and their shape
 WINDOW = 4
+SESSION = 1
+WITHIN_S = 60.0
+Way = Literal["room", "socket"]
 
 
 def candidates(lease: int, inputs: torch.Tensor, targets: torch.Tensor, scores: torch.Tensor) -> Candidates:
@@ -50,13 +57,17 @@ def lease(number: int) -> Lease:
     return Lease(number, 1, number * 640, (number + 1) * 640, b"", 0, 60.0)
 
 
+def welcome(chunk_size: int) -> Welcome:
+    version = Version(1, 0)
+    return Welcome(
+        *(SESSION, 1, 0, 50_000, chunk_size, ("mms",), "payload", None, True, "float32", 0, version, 1.0, 10.0)
+    )
+
+
 def samples(size: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     num, shape = SIZES[size]
     inputs = torch.randint(0, 256, (num, *shape), dtype=torch.uint8)
     return inputs, torch.randint(0, 10, (num,)), torch.rand(num)
-
-
-# -- the receiving process --------------------------------------------------------------------------------------------
 
 
 class Receiver:
@@ -64,6 +75,8 @@ class Receiver:
 
     def __init__(self) -> None:
         self._io: IOThread
+        self.events: collections.Counter[str] = collections.Counter()
+        self.rooms = Rooms(self.events)
         self._due = 0
         self._numbers = itertools.count()
         self.done = threading.Event()
@@ -78,7 +91,10 @@ class Receiver:
 
     def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
         message = decode(frames)
+        if isinstance(message, Goodbye):
+            return
         assert isinstance(message, Candidates)
+        message = self.rooms.filled(SESSION, message)
         assert message.inputs is not None
         assert message.targets is not None
         scores = torch.from_numpy(message.finite_scores()[0].copy())
@@ -89,26 +105,37 @@ class Receiver:
             self.done.set()
 
     def on_tick(self, now: float) -> None:
-        pass
+        self.rooms.tick({SESSION})
 
     def on_stop(self) -> None:
         pass
 
 
-def measure_payload_ratio(
-    cores: Cores, size: str, *, num_pairs: int, num_messages: int
+def measure_payload(
+    cores: Cores, size: str, way: Way, *, num_pairs: int, num_messages: int
 ) -> tuple[Pairs, list[tuple[str, str]]]:
-    """Pairs of bytes a second (ours, raw) for a key of SIZES, and rows for the table."""
+    """Pairs of bytes a second (ours, raw) for a key of SIZES, and rows for the table.
+
+    Each way has processes of its own: what a socket reaches with large messages, ours or a bare one, depends on what
+    the allocator made of the memory of whatever went on in its process before.
+
+    Raises:
+        RuntimeError: messages did not arrive, or not the way that they should.
+    """
     receiver = Receiver()
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(private_folder()))
         opened.enter_context(pinned(cores.trainer))
         io = IOThread("bench-io", receiver, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
+        opened.callback(receiver.rooms.close)
         opened.callback(io.stop)
-        io.bind(CONTROL, f"ipc://{folder}/ours")
+        endpoint = io.bind(CONTROL, f"ipc://{folder}/ours")
+        if way == "room":
+            receiver.rooms.open(endpoint)
         io.start()
         context = opened.enter_context(zmq.Context())
         router = opened.enter_context(context.socket(zmq.ROUTER))
+        router.setsockopt(zmq.RCVTIMEO, int(1000 * WITHIN_S))
         router.bind(f"ipc://{folder}/raw")
         sender = opened.enter_context(_sender(folder, size, cores.scorer))
         message = candidates(1, *samples(size))
@@ -118,7 +145,7 @@ def measure_payload_ratio(
             receiver.expect(num_messages)
             started = time.perf_counter()
             _tell(sender, f"ours {num_messages}")
-            if not receiver.done.wait(120.0):
+            if not receiver.done.wait(WITHIN_S):
                 raise RuntimeError("payload through our transport did not arrive")
             return num_bytes / (time.perf_counter() - started)
 
@@ -131,11 +158,15 @@ def measure_payload_ratio(
                 router.send_multipart([frames[0], *answer])
             return num_bytes / (time.perf_counter() - started)
 
-        for warm in (ours, raw):
+        for warm in (ours, raw, ours):  # the first messages go out before the trainer's side has taken the room
             warm()
+        receiver.events.clear()
         pairs = Pairs.measure(num_pairs, ours, raw)
+        wanted = num_pairs * num_messages if way == "room" else 0
+        if (placed := receiver.events["chunks through shared memory"]) != wanted:
+            raise RuntimeError(f"{placed} of {num_pairs * num_messages} messages through shared memory, not {wanted}")
     rows = [
-        ("through our transport, tensors to tensors", f"{np.median(pairs.first) / 1e6:.0f} MB/s"),
+        (f"through our transport and a {way}, tensors to tensors", f"{np.median(pairs.first) / 1e6:.0f} MB/s"),
         ("bare sockets, the same frames", f"{np.median(pairs.second) / 1e6:.0f} MB/s"),
         ("ratio", f"{pairs.ratio:.3f}, quartiles {pairs.spread}"),
         ("a message", f"{num_bytes / num_messages / 1e6:.2f} MB, {SIZES[size][0]} candidates of {SIZES[size][1]}"),
@@ -147,79 +178,21 @@ def measure_payload_ratio(
 def _sender(folder: Path, size: str, core: int | None) -> "Iterator[subprocess.Popen[str]]":
     with pinned(core):
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.payload", str(folder), size], stdin=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.bench.payload_sender", str(folder), size], stdin=subprocess.PIPE, text=True
         )
     assert process.stdin is not None
     try:
         yield process
     finally:
         process.stdin.close()
-        process.wait()
+        try:
+            process.wait(WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _tell(process: "subprocess.Popen[str]", command: str) -> None:
     assert process.stdin is not None
     process.stdin.write(command + "\n")
     process.stdin.flush()
-
-
-# -- the sending process ----------------------------------------------------------------------------------------------
-
-
-class Sender:
-    """Handler of the scorer's side: a lease allows one more message."""
-
-    def __init__(self, size: str) -> None:
-        self._io: IOThread
-        self._leases: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(WINDOW):
-            self._leases.put(None)
-        self._samples = samples(size)
-
-    def on_start(self, io: IOThread) -> None:
-        self._io = io
-
-    def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
-        decode(frames)
-        self._leases.put(None)
-
-    def on_tick(self, now: float) -> None:
-        pass
-
-    def on_stop(self) -> None:
-        pass
-
-    def send(self, num: int) -> None:
-        """As a scorer answers: the message is made on the main thread and encoded on the I/O thread."""
-        for number in range(num):
-            self._leases.get()
-            message = candidates(number, *self._samples)
-            self._io.post(lambda message=message: self._io.send(CONTROL, encode(message)))
-
-
-def main(folder: str, size: str) -> None:
-    torch.set_num_threads(1)
-    sender = Sender(size)
-    io = IOThread("sender-io", sender, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
-    io.connect(CONTROL, f"ipc://{folder}/ours")
-    io.start()
-    frames = encode(candidates(1, *samples(size)))
-    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.connect(f"ipc://{folder}/raw")
-        credits = WINDOW
-        for line in sys.stdin:
-            kind, num = line.split()
-            if kind == "ours":
-                sender.send(int(num))
-                continue
-            for _ in range(int(num)):
-                while credits == 0 or dealer.poll(0):
-                    dealer.recv_multipart()
-                    credits += 1
-                dealer.send_multipart(frames, copy=False)
-                credits -= 1
-    io.stop()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

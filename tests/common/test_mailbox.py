@@ -66,3 +66,23 @@ def test_closing_waits_for_a_wake_up_that_is_being_written() -> None:
     mailbox._in = Pipe()  # type: ignore[assignment]
     mailbox.wake()
     closers[0].join()
+
+
+def test_a_signal_handler_may_post_while_the_thread_that_it_interrupts_is_posting(mailbox: Mailbox) -> None:
+    real, ran = mailbox._in, []
+
+    class Pipe:
+        closed = False
+
+        def write(self, data: bytes) -> None:
+            mailbox._in = real
+            mailbox.run(woken=False)  # the thread that polls was faster
+            mailbox.post(lambda: ran.append("handler"))  # as a handler would, with the lock held further down the stack
+
+    mailbox._in = Pipe()  # type: ignore[assignment]
+    posting = threading.Thread(target=mailbox.post, args=[lambda: ran.append("interrupted")], daemon=True)
+    posting.start()
+    posting.join(10.0)
+    assert not posting.is_alive(), "it waits for itself"
+    mailbox.run(woken=True)
+    assert ran == ["interrupted", "handler"]

@@ -148,6 +148,47 @@ def test_curves_are_written_under_the_tags_of_the_metrics(tmp_path: Path) -> Non
     assert [(event.step, event.value) for event in events.Scalars("loss/selected")] == [(1, 0.5), (2, 1.0)]
 
 
+def test_a_resumed_run_replaces_what_was_recorded_after_the_step_that_it_goes_on_from(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Run(TrainerOptions(out=tmp_path)) as run:
+        for run.step in (1, 2, 3, 4):
+            run.log(loss=run.step)
+        run.write_summary({"stopped_by": "SIGTERM"})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')  # at which a killed process stopped writing
+    with Run(TrainerOptions(out=tmp_path, resume=True)) as run:
+        run.resume(2)
+        assert run.generation == 2
+        assert not (tmp_path / "summary.json").exists()
+        for run.step in (3, 4):
+            run.log(loss=-run.step)
+    assert [line["loss"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2, -3, -4]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss")] == [1, 2, -3, -4]
+    assert "resume = false" in (tmp_path / "options.toml").read_text(), "the file repeats the run from its beginning"
+
+
+def test_a_resumed_run_that_fails_at_its_start_keeps_its_folder(tmp_path: Path) -> None:
+    with Run(options(tmp_path)) as run:
+        run.step = 7
+        run.log(loss=1.0)
+    with pytest.raises(ConfigError), Run(options(tmp_path, resume=True)):
+        raise ConfigError("the endpoint is taken")
+    assert lines(tmp_path / "metrics.jsonl")
+
+
+def test_times_of_a_resumed_run_go_on_from_those_of_its_earlier_life() -> None:
+    timing = Timing()
+    seconds = timing.seconds
+    timing.restore(100.0, {"step": 80.0})
+    with timing("step"):
+        pass
+    assert timing.wall_s >= 100
+    assert seconds["step"] >= 80, "whoever holds the figures sees them"
+
+
 def test_metrics_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     with Run(options(tmp_path)) as run:
         run.log(loss=1.0)

@@ -42,6 +42,14 @@ class Process:
         self._process = preloaded.start(arguments, folder, self.log)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 

@@ -11,7 +11,7 @@ from common.protocol import Error, Feedback, Goodbye, Lease, PredictorState, Rej
 from tests.service.peers import FINGERPRINT, HandMadeScorer, hello, until
 from tests.service.processes import Processes, assert_balanced
 from tests.service.test_service_protocol import TERMS, V0, Trainer, answer
-from trainer.link import histories_by_position
+from trainer.agreed import histories_by_position
 from trainer.prediction import LossHistories
 
 PREDICTING = replace(TERMS, scores=("predicted-loss",), lowest_is_hard=False, backend="predictor")

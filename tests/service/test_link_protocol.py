@@ -9,6 +9,7 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
+import scorer.link
 from common import buckets
 from common.errors import PeerTimeout, Rejected
 from common.protocol import (
@@ -86,9 +87,9 @@ def load(link: Link) -> Version:
     return staged.version
 
 
-def resident(trainer: HandMadeTrainer, link: Link, step: int = 0) -> Welcome:
+def resident(trainer: HandMadeTrainer, link: Link, step: int = 0, session: int = 1) -> Welcome:
     """Welcome the scorer and have it load a version."""
-    welcome = trainer.welcome(version=version(step))
+    welcome = trainer.welcome(session=session, version=version(step))
     trainer.serve_whole(version(step))
     assert load(link) == version(step)
     return welcome
@@ -247,6 +248,23 @@ def test_weights_and_leases_of_an_earlier_session_are_not_taken_for_those_of_the
     assert link.next_work()[0].lease == 9  # type: ignore[index]
 
 
+def test_an_answer_out_of_an_earlier_session_is_not_sent_for_a_lease_of_the_same_number(
+    trainer: HandMadeTrainer, link: Link
+) -> None:
+    """A trainer that starts anew in another folder counts generations, versions and leases from the beginning."""
+    resident(trainer, link, 0)
+    trainer.say(lease(1))
+    assert link.next_work()[0].lease == 1  # type: ignore[index]
+    trainer.say(Error("unknown-session", "say HELLO first"))
+    resident(trainer, link, 0, session=2)
+    for number in (1, 2):
+        trainer.say(lease(number))
+    while trainer.hear(Heartbeat).leases != (1, 2):
+        pass
+    link.answer(lease(1), answer(lease(1), version(0)))  # scored with the weights of before
+    assert link.next_work()[0].lease == 1, "it is still to be scored"  # type: ignore[index]
+
+
 # -- scorers without weights ------------------------------------------------------------------------------------------
 
 
@@ -331,6 +349,21 @@ def test_a_rejected_scorer_learns_the_field_and_ends_with_a_code_of_its_own(
 def test_a_trainer_that_falls_silent_is_looked_for_again(trainer: HandMadeTrainer, link: Link) -> None:
     trainer.welcome(silence_s=0.05)
     assert trainer.hear(Hello).incarnation == 99
+
+
+@pytest.mark.parametrize(("scheme", "is_fresh"), [("tcp", True), ("ipc", False)])
+def test_a_trainer_that_stays_silent_is_looked_for_over_a_fresh_connection_where_there_is_a_network(
+    scheme: str, is_fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer.link, "FRESH_AFTER_S", 0.3)
+    monkeypatch.setattr(scorer.link, "HELLO_EVERY_S", 0.05)
+    with HandMadeTrainer(scheme) as trainer, make_link(trainer):
+        trainer.welcome(silence_s=0.05)
+        peers = set()
+        for _ in range(8):  # one for each tick, of a tenth of a second
+            trainer.hear(Hello)
+            peers.add(trainer.peer)
+        assert (len(peers) > 1) == is_fresh
 
 
 def test_a_scorer_whose_session_is_unknown_says_hello_again(trainer: HandMadeTrainer, link: Link) -> None:

@@ -39,10 +39,11 @@ from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import load_flat
 from tests.service.peers import FINGERPRINT, WITHIN_S, HandMadeScorer, answer, hello, receive, until
 from trainer.leases import LeaseBook, Pace
+from trainer.patience import STRIKES_AT_ONCE
 from trainer.pool import Pool
 from trainer.publisher import Publisher
 from trainer.service import Service
-from trainer.sessions import MAX_STRIKES, HistoriesOf
+from trainer.sessions import HistoriesOf
 from trainer.terms import REMEDIES, Terms
 
 GENERATION = 7
@@ -174,7 +175,8 @@ def test_a_duplicate_answer_counts_once(trainer: Trainer) -> None:
     lease = scorer.hear(Lease)
     for _ in range(2):
         scorer.say(answer(lease, V0))
-    until(lambda: trainer.pool.refused() == {"no such lease": 1})
+    until(lambda: trainer.service.traffic.events["results that came twice"] == 1)
+    assert trainer.pool.refused() == {"no such lease": 1}
     assert trainer.pool.num_arrived == 1
     assert len(trainer.service.sessions) == 1
 
@@ -187,10 +189,31 @@ def test_a_late_answer_does_not_count(trainer: Trainer) -> None:
     again = scorer.hear(Lease)
     assert again.start == lease.start
     scorer.say(answer(lease, V0))
-    until(lambda: trainer.pool.refused() == {"no such lease": 1})
+    until(lambda: trainer.service.traffic.events["results that came late"] == 1)
+    assert trainer.pool.refused() == {"no such lease": 1}
     assert trainer.pool.num_arrived == 0
     scorer.say(answer(again, V0))
     until(lambda: trainer.pool.num_arrived == 1)
+
+
+def test_an_answer_of_an_earlier_life_does_not_count_and_is_told_from_a_late_one(trainer: Trainer) -> None:
+    scorer = trainer.scorer()
+    scorer.join()
+    scorer.say(answer(structs.replace(scorer.hear(Lease), lease=99), Version(GENERATION - 1, 8)))
+    until(lambda: trainer.service.traffic.events["results of an earlier life"] == 1)
+    assert trainer.pool.refused() == {"no such lease": 1}
+    assert trainer.pool.num_arrived == 0
+
+
+def test_candidates_without_a_finite_score_are_counted(trainer: Trainer) -> None:
+    scorer = trainer.scorer()
+    scorer.join()
+    lease = scorer.hear(Lease)
+    dropped = np.zeros(lease.stop - lease.start, dtype=bool)
+    dropped[:3] = True
+    scorer.say(answer(lease, V0, dropped=pack_mask(dropped)))
+    until(lambda: trainer.pool.num_arrived == 1)
+    assert trainer.service.traffic.events["candidates without a finite score"] == 3
 
 
 def test_the_answer_to_anothers_lease_does_not_count_and_the_lease_stays(trainer: Trainer) -> None:
@@ -265,7 +288,7 @@ def test_a_scorer_that_keeps_sending_nonsense_loses_its_session(garbage: list[by
     scorer, other = trainer.scorer(), trainer.scorer()
     scorer.join()
     start = scorer.hear(Lease).start
-    for _ in range(MAX_STRIKES - 1):
+    for _ in range(int(STRIKES_AT_ONCE) - 1):
         scorer.control.send_multipart(garbage)
         assert scorer.hear(Error).code == "malformed"
     assert len(trainer.service.sessions) == 1, "a few slips cost nothing"
@@ -279,7 +302,7 @@ def test_a_scorer_that_keeps_sending_nonsense_loses_its_session(garbage: list[by
 
 
 def test_nonsense_does_not_fill_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("trainer.service.LOG_EVERY_S", 1000.0)
+    monkeypatch.setattr("trainer.doorkeeper.LOG_EVERY_S", 1000.0)
     with Trainer() as trainer:
         scorer = trainer.scorer()
         for _ in range(5):

@@ -189,3 +189,26 @@ def test_the_log_holds_every_result_once(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["staleness"] for line in lines] == [1, 2]
     assert lines[0]["rank_correlation"] is None
+
+
+def test_after_a_restart_results_are_kept_what_was_out_is_abandoned_and_the_log_goes_on_where_it_was(
+    tmp_path: Path,
+) -> None:
+    own = audits()
+    for start in range(0, 3 * NUM, NUM):
+        own.choose([scored(start, NUM)], 0)
+    own.compare(leased(own).lease, scored(0, NUM, step=4), (), ("mms",), "float32")
+    leased(own, session=2)
+    log = AgreementLog(tmp_path / "agreement.jsonl")
+    log.write(own.results)
+    state, num_written = own.state_dict(), log.num_written
+    log.write([*own.results, agreement(9, 1.0, 1.0)])
+
+    again, later = audits(), AgreementLog(tmp_path / "agreement.jsonl")
+    again.load_state_dict(state)
+    assert again.results == own.results
+    assert again.counts == {"asked": 3, "answered": 1, "abandoned": 2, "candidates": NUM}
+    assert again.num_forward == NUM
+    later.rewind(num_written)
+    later.write(again.results)
+    assert len((tmp_path / "agreement.jsonl").read_text().splitlines()) == 1

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from common.errors import PeerTimeout
 from trainer.feeder import Feeder, Stopped
 
 WITHIN_S = 10.0
@@ -133,3 +134,86 @@ def test_stop_ends_a_prepare_that_waits_and_leaves_no_thread() -> None:
 
 def test_a_feeder_that_was_never_started_stops() -> None:
     Feeder(lambda step: step, 0, 1).stop()
+
+
+def test_a_parked_feeder_stands_between_two_batches_and_goes_on_when_it_is_let() -> None:
+    began, finish = threading.Event(), threading.Event()
+    prepared: list[int] = []
+
+    def prepare(step: int) -> int:
+        prepared.append(step)
+        if step == 1:
+            began.set()
+            assert finish.wait(WITHIN_S)
+        return step
+
+    feeder = Feeder(prepare, 0, 5, ahead=9, wake=finish.set)
+    feeder.start()
+    assert began.wait(WITHIN_S)
+    with feeder.parked() as ready:  # which wakes it; a batch that is half done is not interrupted
+        assert ready == {0: 0, 1: 1}
+        assert prepared == [0, 1], "nothing is prepared meanwhile"
+    assert [feeder.get(step) for step in range(5)] == list(range(5))
+    feeder.stop()
+
+
+def test_a_feeder_that_waits_for_better_is_parked_where_it_waits() -> None:
+    arrived, looked, woken = threading.Event(), threading.Event(), threading.Event()
+
+    def prepare(step: int) -> int:
+        while not arrived.is_set():
+            looked.set()
+            feeder.rest()
+            woken.wait(0.2)
+        return step
+
+    feeder = Feeder(prepare, 7, 8, wake=woken.set)
+    feeder.start()
+    assert looked.wait(WITHIN_S)
+    with feeder.parked() as ready:
+        assert ready == {}
+        arrived.set()
+    assert feeder.get(7) == 7
+    with feeder.parked():  # its thread has ended: there is nothing left to prepare
+        pass
+    feeder.stop()
+
+
+def test_a_restored_feeder_hands_out_what_was_ready_and_prepares_what_follows() -> None:
+    feeder = Feeder(lambda step: 10 * step, 0, 7, ahead=2)
+    feeder.restore(3, {3: -3, 4: -4}, waited_s=1.5, busy_s=2.5)
+    feeder.start()
+    assert [feeder.get(step) for step in range(3, 7)] == [-3, -4, 50, 60]
+    assert feeder.waited_s >= 1.5
+    assert feeder.busy_s >= 2.5
+    feeder.stop()
+
+
+def test_an_error_of_prepare_leaves_no_state_to_save() -> None:
+    def prepare(step: int) -> int:
+        raise KeyError("sample 7")
+
+    feeder = Feeder(prepare, 0, 4)
+    feeder.start()
+    with pytest.raises(KeyError, match="sample 7"), feeder.parked():
+        pass
+    feeder.stop()
+
+
+def test_a_feeder_that_does_not_come_to_rest_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.feeder.PARK_S", 0.05)
+    began, gate = threading.Event(), threading.Event()
+
+    def prepare(step: int) -> int:
+        began.set()
+        gate.wait(WITHIN_S)
+        return step
+
+    feeder = Feeder(prepare, 0, 1)
+    feeder.start()
+    assert began.wait(WITHIN_S)
+    with pytest.raises(PeerTimeout, match="the next batch to be read"), feeder.parked():
+        pass
+    gate.set()
+    assert feeder.get(0) == 0
+    feeder.stop()

@@ -191,3 +191,35 @@ def test_embeddings_come_with_the_chunk_and_have_the_sizes_of_the_head() -> None
     assert chunk.features.shape == (4, 3)
     with pytest.raises(ProtocolError, match="the head has"):
         take(message(**rows), replace(terms, embedding_sizes=(2, 4)))
+
+
+# -- what would end a step of training --------------------------------------------------------------------------------
+
+
+def test_scores_below_zero_are_refused_where_there_are_none() -> None:
+    terms = replace(TERMS, not_negative=("mms",))
+    assert take(message(scores=[0.0, -0.0, 2, 1]), terms).scores["mms"].tolist() == [0, 0, 2, 1]
+    with pytest.raises(ProtocolError, match=r"scores mms are at least 0, got -0\.5"):
+        take(message(scores=[3, -0.5, 2, 1]), terms)
+    take(message(scores=[3, -0.5, 2, 1], dropped=pack_mask(np.array([False, True, False, False]))), terms)
+    take(message(scores=[3, -0.5, 2, 1]))  # losses of a model's own may be
+
+
+@pytest.mark.parametrize("target", [-1, 10, 2**62])
+def test_payload_of_a_class_that_does_not_exist_is_refused(target: int) -> None:
+    targets = Array.of(np.array([0, 9, target, 1]))
+    with pytest.raises(ProtocolError, match=r"payload targets must be in \[0, 10\), got"):
+        take(message(**shipped(targets=targets)), payload_terms())
+
+
+def test_payload_that_is_no_number_is_refused_unless_its_candidate_is_listed_as_dropped() -> None:
+    terms = replace(payload_terms(), sample_dtype="float32")
+    inputs = np.ones((4, 1, 2), dtype=np.float32)
+    inputs[1, 0, 1] = np.inf
+    own = shipped(inputs=Array.of(inputs))
+    with pytest.raises(ProtocolError, match="1 payload inputs are not finite"):
+        take(message(**own), terms)
+    take(message(**own, dropped=pack_mask(np.array([False, True, False, False]))), terms)
+    best = replace(terms, best_k=2)
+    with pytest.raises(ProtocolError, match="1 payload inputs are not finite"):
+        take(message(**shipped(2, inputs=Array.of(inputs[:2]), rows=Array.of(np.array([3, 0], np.int32)))), best)

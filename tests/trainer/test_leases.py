@@ -204,6 +204,8 @@ def test_masks_are_kept_only_as_long_as_their_chunk_may_be_issued_again() -> Non
     held = [issue(leases) for _ in range(4)]
     leases.expire([held[0].lease])
     leases.accept(1, held[1].lease)
+    assert sorted(leases._wanted) == [0, 8, 16, 24]
+    leases.consume(8)
     assert sorted(leases._wanted) == [0, 16, 24]
     leases.skip_all()
     assert leases._wanted == {}
@@ -232,3 +234,23 @@ def test_a_lost_chunk_of_a_sweep_is_leased_again_although_the_limit_is_reached()
 
 def test_without_a_sweep_positions_have_no_end() -> None:
     assert book().pace.position_limit(0) == math.inf
+
+
+def test_after_a_restart_what_was_out_or_ready_is_leased_first_with_its_mask_and_the_account_balances() -> None:
+    leases = masked_book([])
+    held = [issue(leases) for _ in range(5)]
+    for one in held[:3]:
+        leases.accept(1, one.lease)
+    leases.consume(0)
+    leases.expire([held[4].lease])
+    calls: list[tuple[int, int]] = []
+    restarted = masked_book(calls)
+    restarted.load_state_dict(leases.state_dict())
+    assert restarted.account.outstanding() == 0
+    assert (restarted.account.leased, restarted.account.consumed, restarted.account.expired) == (5, 1, 4)
+    again = [issue(restarted) for _ in range(4)]
+    assert [one.start for one in again] == [8, 16, 24, 32]
+    assert [one.wanted.tolist() for one in again] == [wanted_of(one.start, one.stop).tolist() for one in again]
+    assert calls == []
+    assert issue(restarted).start == 40
+    assert min(one.lease for one in again) > max(one.lease for one in held)

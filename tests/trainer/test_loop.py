@@ -15,7 +15,7 @@ from common.config import TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
 from common.models import build_model
-from trainer import loop
+from trainer import loop, record
 from trainer.evaluate import evaluate
 from trainer.pictures import write_pictures
 from trainer.stream import SelectedBatches
@@ -47,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     log = {"log_every": 5, "eval_every": 10, "tensorboard": False}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "evaluate", slowly)
+        patched.setattr(record, "evaluate", slowly)
         assert loop.main(TrainerOptions.model_validate({**OPTIONS, "log": log, "out": folder})) == 0
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -80,3 +80,17 @@ def test_fresh_batches_are_selected_with_staleness_zero() -> None:
     figures = Figures()
     figures.count(batch("fresh", staleness=[0] * 4, candidates=40), selecting=True, batch_size=4)
     assert (figures.selected_fraction, figures.candidates_per_selected, figures.staleness_mean) == (1, 10, 0)
+
+
+def test_a_step_is_degraded_if_it_falls_back_while_no_scorer_serves() -> None:
+    figures = Figures()
+    for one, is_served, is_degraded in (
+        (batch("fallback"), True, False),  # they are there, and late
+        (batch("stale", staleness=[1] * 4), False, False),  # what they left behind
+        (batch("fallback"), False, True),
+        (batch("reused", staleness=[1] * 4), False, True),
+        (batch("plain"), False, False),
+    ):
+        figures.count(one, selecting=True, batch_size=4, is_served=lambda served=is_served: served, step_s=0.5)
+        assert figures.curves()["degraded"] == is_degraded
+    assert (figures.summary()["degraded_steps"], figures.summary()["degraded_s"]) == (2, 1.0)

@@ -171,6 +171,27 @@ def test_what_happens_between_looking_and_waiting_ends_the_wait_at_once() -> Non
     assert not waiting.is_alive()
 
 
+def test_a_restarted_pool_leases_what_was_out_or_ready_first_and_looks_as_far_ahead() -> None:
+    pool = make_pool(chunks_per_step=1)
+    fill(pool, 2)
+    assert len(pool.take(0)) == 1
+    with pool.frozen():
+        state = pool.state_dict()
+    again = make_pool(chunks_per_step=1)
+    again.load_state_dict(state)
+    assert again.next_step == pool.next_step == 1
+    again.announce(Version(GENERATION, 1))
+    held = again.issue(1, 2)
+    assert held is not None
+    assert held.start == pool._book.chunk_size, "the second chunk, which was ready"
+    assert balanced(again.account())
+    pool.finish()
+    again = make_pool(chunks_per_step=1)
+    again.load_state_dict(pool.state_dict())
+    again.announce(Version(GENERATION, 1))
+    assert again.issue(1, 2) is None, "selection is over"
+
+
 def test_waiting_on_a_finished_pool_returns_at_once() -> None:
     pool = make_pool()
     pool.finish()

@@ -17,6 +17,7 @@ from trainer.feeder import Stopped
 from trainer.leases import LeaseBook, Pace
 from trainer.pool import Pool
 from trainer.sourcing import ShippedBatches
+from trainer.state import copied
 
 CHUNK = 8
 
@@ -48,21 +49,36 @@ def pool_with(num_chunks: int, dropped_row: int | None = None) -> Pool:
     return pool
 
 
+def stop() -> None:
+    raise Stopped
+
+
 def test_shipped_batches_are_full_and_use_each_position_once() -> None:
-    plain = ShippedBatches(gatherer(absent_source()), pool_with(3), 6, lambda: True)
+    plain = ShippedBatches(gatherer(absent_source()), pool_with(3), 6, stop)
     positions = torch.cat([plain.next(step).inputs[:, 0] for step in range(4)])
     assert positions.tolist() == list(range(24))
     with pytest.raises(Stopped):
         plain.next(4)
 
 
+def test_samples_in_stock_are_part_of_the_state() -> None:
+    plain = ShippedBatches(gatherer(absent_source()), pool_with(2), 6, stop)
+    plain.next(0)
+    again = ShippedBatches(gatherer(absent_source()), pool_with(0), 6, stop)
+    again.load_state_dict(copied(plain.state_dict()))
+    assert len(again._positions) == 2
+    again._pool = pool_with(2)
+    again._pool.take_first()
+    assert again.next(1).inputs[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
+
+
 def test_ids_of_shipped_batches_follow_the_order_of_candidates() -> None:
-    plain = ShippedBatches(gatherer(absent_source()), pool_with(1), CHUNK, lambda: True)
+    plain = ShippedBatches(gatherer(absent_source()), pool_with(1), CHUNK, stop)
     np.testing.assert_array_equal(plain.next(0).ids, Order(100, 0, "candidates").ids(np.arange(CHUNK)))
 
 
 def test_candidates_that_a_scorer_dropped_are_not_shipped_into_training() -> None:
-    plain = ShippedBatches(gatherer(absent_source()), pool_with(2, dropped_row=3), 14, lambda: True)
+    plain = ShippedBatches(gatherer(absent_source()), pool_with(2, dropped_row=3), 14, stop)
     assert plain.next(0).inputs[:, 0].tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15]
 
 

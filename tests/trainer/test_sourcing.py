@@ -17,6 +17,7 @@ from trainer.ledger import Ledger
 from trainer.plan import Plan
 from trainer.pool import Pool
 from trainer.sourcing import PlainBatches, StaleSourcing
+from trainer.state import copied
 
 B = 3
 NAN = float("nan")
@@ -50,10 +51,14 @@ class Trainer:
             max_staleness=max_staleness,
             fallback=fallback,
             is_awaited=lambda: self.is_awaited,
-            is_stopping=lambda: self.is_stopping,
+            rest=self.rest,
             on_finish=lambda: self.finished.append(1),
         )
         self.prepare: Callable[[int], Batch] = self.sourcing.prepare
+
+    def rest(self) -> None:
+        if self.is_stopping:
+            raise Stopped
 
 
 def ids(stream: str, positions: list[int]) -> list[int]:
@@ -212,3 +217,23 @@ def test_chunks_whose_candidates_were_all_dropped_make_no_batch() -> None:
     assert batch.origin == "stale"
     assert batch.ids.tolist() == ids("candidates", [6, 5]), "a short batch rather than none"
     assert trainer.prepare(1).origin == "fallback"
+
+
+def test_a_restored_sourcing_reads_the_plain_batch_in_stock_anew_and_knows_what_its_step_was_offered() -> None:
+    pool = make_pool(chunks_per_step=1)
+    fill(pool, 1)
+    trainer = Trainer(pool, "uniform", method="selective-backprop")
+    trainer.is_stopping = True  # where it waits: a state is taken there too
+    with pytest.raises(Stopped):
+        trainer.prepare(0)
+    state = copied(trainer.sourcing.state_dict())
+    assert (state["offered"], state["plain"]["next_position"]) == (4, 0)
+    again = Trainer(make_pool(chunks_per_step=1), "uniform", method="selective-backprop")
+    again.sourcing.load_state_dict(state)
+    again.is_stopping = True
+    with pytest.raises(Stopped):
+        again.prepare(0)
+    assert again.sourcing.state_dict()["offered"] == 4
+    again.is_awaited, again.is_stopping = True, False
+    assert again.prepare(1).ids.tolist() == ids("plain", [0, 1, 2])
+    assert again.sourcing.state_dict()["offered"] == 0

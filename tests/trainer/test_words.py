@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trainer.words import closing_words
+from trainer.words import closing_words, log_line
 
 WARNING = "this was mostly plain training."
 
@@ -16,6 +16,7 @@ def words(**changes: Any) -> str:
         "mode": "stale", "method": "mms", "samples_scored": 640, "candidates_per_selected": 3.0,
         "selected_fraction": 0.12, "short_batches": 0, "scores_remembered": 0, "candidates_offered": 640,
         "staleness_max": 5, "staleness_mean": 2.0, "waited_fraction": 0.0, "fallbacks": 75,
+        "degraded_steps": 0, "degraded_s": 0.0,
         "steps_by_origin": {"plain": 15, "stale": 10, "fallback": 75},
     }  # fmt: skip
     return closing_words(summary | changes)
@@ -43,3 +44,15 @@ def test_a_run_without_any_score_was_plain_training_altogether() -> None:
     text = words(samples_scored=0, selected_fraction=0.0)
     assert "No scorer ever delivered: this was plain training." in text
     assert WARNING not in text
+
+
+def test_a_run_that_had_no_scorer_for_a_while_says_for_how_long() -> None:
+    assert "DEGRADED" not in words()
+    text = words(degraded_steps=60, degraded_s=1.52)
+    assert "For 1.5 s the run was DEGRADED: 60 of these steps fell back while no scorer served." in text
+
+
+def test_the_log_line_of_a_degraded_step_begins_with_it() -> None:
+    figures = {"loss/plain": 0.5, "scorers": 0.0}
+    assert log_line(50, 100, figures | {"degraded": 1.0}, None).startswith("step 50/100 | DEGRADED: no scorer serves |")
+    assert "DEGRADED" not in log_line(50, 100, figures | {"degraded": 0.0}, None)

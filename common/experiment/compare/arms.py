@@ -19,7 +19,10 @@ SHARED = (
     "what all arms share: data, model and initialisation; give it once, without an arm",
     ("data", "data_root", "image_size", "label_noise", "synthetic", "augment", "model", "head", "init"),
 )
-SET = ("set by the comparison itself", ("mode", "seed", "out", "listen", "connect_s", "config", "dry_run"))
+SET = (
+    "set by the comparison itself",
+    ("mode", "seed", "out", "listen", "connect_s", "resume", "metrics_port", "unhealthy_after_s", "config", "dry_run"),
+)
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,9 @@ class Running:
 
     def refresh(self) -> None:
         """Brings progress up to date from the run folder."""
-        for line in self._tail.read():
-            self.progress.add(line)
+        self.progress.follow(self._tail)
         self.progress.status = "" if self.progress.is_training else "starting: importing torch, opening the data…"
-        if self.progress.step >= self.progress.options.steps:
+        if self.progress.is_complete:
             self.progress.status = "evaluating and saving…"
 
 

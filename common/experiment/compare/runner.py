@@ -15,7 +15,7 @@ from common.experiment.supervise import STOP_S, TICK_S, go_silent
 from common.processes import start
 
 END_OF_LOG = "; the end of "
-CLOSING = ("Run folder: ", "scorer-")  # what `run` says after the error
+CLOSING = ("Run folder: ", "scorer-", "Started again: ", "Go on with: ")  # what `run` says after the error
 
 Start = Callable[[Trial, str | None], Child]
 

@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from common.experiment.plan.wire import wire_s
 from common.experiment.plan.workbench import Workbench, cores
 from common.precision.auto import ENOUGH_OVERLAP, try_precisions
 from common.processes import end, private_folder
+from common.waiting import Wait
 
 Say = Callable[[str], None]
 MOST_NEIGHBOURS = 16
+LINE_S = 600.0  # for a neighbour to start, or to have scored for a turn
 TURNS = 3  # with scorers at work and without, so that a machine's moods cancel
 TRAINED_FRACTION = 0.9  # of a turn of theirs, so that they score all the time
 
@@ -196,9 +199,21 @@ def _neighbour(
 
 def _line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
-    if line := process.stdout.readline():
-        return line
     assert process.stderr is not None
+    wait = Wait("a scorer that is to be measured", LINE_S, "it is killed; is the machine busy, or the data's disk?")
+
+    def give_up() -> None:
+        wait.report()
+        process.kill()
+
+    late = threading.Timer(LINE_S, give_up)
+    late.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        late.cancel()
+    if line:
+        return line
     raise DataError(f"a scorer that was to be measured ended: {process.stderr.read()[-400:].strip()}")
 
 

@@ -29,6 +29,7 @@ from common.run import Run
 from common.run_folder import write_options
 from trainer.loop import make_model, train
 from trainer.stream import SelectedBatches
+from trainer.training import Training
 
 PROCESSES = 2
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -86,8 +87,11 @@ def _train(rank: int, path: Path, folder: str) -> None:
         source = half_of(open_source(half), rank)
         model = make_model(half, source)
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
-        with Run(half) as run, SelectedBatches(half, source, model, generation=run.generation) as batches:
-            summary = train(run, batches, source, parallel, None)
+        with Run(half) as run:
+            batches = SelectedBatches(half, source, model, generation=run.generation)
+            with Training(run, batches, source, parallel) as training:
+                train(training)
+                summary = training.finish()
         if rank == 0:
             write_options(run.folder, options)  # of the whole run, by which its record is known
             run.write_summary({**summary, "words": f"Trained by {PROCESSES} processes, half of every batch each."})

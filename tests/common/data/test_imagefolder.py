@@ -167,7 +167,7 @@ def test_without_a_place_for_the_cache_the_pixels_stay_in_memory(folder, monkeyp
 def test_whoever_comes_while_another_is_building_waits_and_takes_what_was_built(cache_home):
     building, waiting = threading.Event(), threading.Event()
     handler = logging.Handler()
-    handler.emit = lambda record: waiting.set() if "waiting for another process" in record.msg else None
+    handler.emit = lambda record: waiting.set() if "for another process" in record.msg else None
 
     def build() -> np.ndarray:
         building.set()

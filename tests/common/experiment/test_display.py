@@ -1,102 +1,20 @@
 """What people see of a run while it goes on."""
 
 import io
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from common.config import RunOptions
 from common.experiment.display import LiveDisplay, PlainDisplay, duration, make_display, plain_line, render
-from common.experiment.progress import Progress, Tail
-
-FIGURES = {
-    "loss/selected": 0.4312,
-    "loss/uniform": 0.1024,
-    "staleness/mean": 3.71,
-    "staleness/max": 12,
-    "selection/candidates_per_selected": 4.26,
-    "selection/selected_fraction": 0.981,
-    "time/waited_fraction": 0.012,
-    "scorers": 2,
-}
-
-
-class Clock:
-    """Stands still until told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def run(tmp_path: Path, clock: Callable[[], float] = Clock(), **options: object) -> Progress:  # noqa: B008 - it stands
-    return Progress(RunOptions.model_validate({"steps": 2000, **options}), tmp_path, clock)
-
-
-def metrics(step: int, wall_s: float, **figures: object) -> str:
-    return json.dumps({"step": step, "wall_s": wall_s, **figures})
-
-
-def half_way(tmp_path: Path, **options: object) -> Progress:
-    progress = run(tmp_path, **options)
-    progress.add(metrics(900, 10.0, **FIGURES))
-    progress.add(metrics(1000, 10.5, **FIGURES))
-    progress.add(metrics(1000, 10.9, **{"accuracy/held_out": 0.96944}))
-    return progress
+from common.experiment.progress import Progress
+from tests.common.experiment.progresses import FIGURES, Clock, half_way, metrics, run
 
 
 def drawn(progress: Progress, width: int) -> list[str]:
     console = Console(file=io.StringIO(), record=True, force_terminal=True, width=width, height=24)
     console.print(render(progress, width))
     return console.export_text().splitlines()
-
-
-def test_a_line_that_is_still_being_written_is_read_once_it_is_complete(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    tail = Tail(path)
-    assert tail.read() == []
-    path.write_text("one\ntw")
-    assert tail.read() == ["one"]
-    with path.open("a") as file:
-        file.write("o\nthree\n")
-    assert tail.read() == ["two", "three"]
-    assert tail.read() == []
-
-
-def test_speed_and_time_left_follow_from_the_latest_metrics(tmp_path: Path, clock: Clock) -> None:
-    progress = run(tmp_path, clock)
-    assert not progress.is_training
-    progress.add(metrics(50, 60.5))  # a minute of it was waiting for the first scorer
-    assert progress.is_training
-    assert progress.left_s is None
-    progress.add(metrics(100, 61.0))
-    assert progress.steps_per_s == pytest.approx(100)
-    assert progress.left_s == pytest.approx(19)
-    clock.now += 4
-    assert progress.left_s == pytest.approx(15)
-    clock.now += 100
-    assert progress.left_s == 0
-
-
-def test_lines_that_are_no_metrics_and_figures_without_a_value_are_passed_over(tmp_path: Path) -> None:
-    progress = run(tmp_path)
-    for line in ("", "{", "[1]", "null", '{"step": null, "wall_s": 1}', '{"loss/selected": 1}'):
-        progress.add(line)
-    assert not progress.is_training
-    progress.add(metrics(50, 1.0, **{"accuracy/held_out": 0.5, "loss/uniform": 0.7}))
-    progress.add(metrics(100, 2.0, **{"loss/uniform": None}))
-    assert progress.figures["loss/uniform"] == 0.7
-    assert progress.figures["accuracy/held_out"] == 0.5
 
 
 def test_the_display_shows_every_figure_with_its_unit(tmp_path: Path) -> None:
@@ -224,3 +142,15 @@ def test_the_display_is_live_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch)
 )
 def test_durations_are_short(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_a_line_that_stays_is_written_as_it_is(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with LiveDisplay(Console(file=stream, force_terminal=True, width=60)) as live:
+        live.show(half_way(tmp_path), now=True)
+        live.say("scorer-0 was ended by [red]SIGKILL[/red]")
+        live.show(half_way(tmp_path), now=True)
+    assert "scorer-0 was ended by [red]SIGKILL[/red]" in stream.getvalue()
+    plain = io.StringIO()
+    PlainDisplay(plain).say("scorer-0 was ended")
+    assert plain.getvalue() == "scorer-0 was ended\n"

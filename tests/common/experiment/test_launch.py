@@ -1,114 +1,15 @@
-"""`marginstream run` as a process, with real children: mostly small trainers and scorers of the test's own.
-
-`python -m trainer` looks in the working folder first, so a package of that name there is what `run` starts.
-"""
+"""`marginstream run` as a process: what it starts, with which options, and what it says."""
 
 import os
 import pty
 import re
-import signal
-import subprocess
-import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.config import ScorerOptions, TrainerOptions, load_options
-from common.experiment.children import Child, last_lines
-
-# What the stand-ins share: their options, the run folder, and ways to tell the test something and to wait for it.
-PRELUDE = """
-import json, os, pathlib, signal, sys, time, tomllib
-signal.alarm(60)  # none outlives a test that fails
-options_file = pathlib.Path(sys.argv[2])
-folder = options_file.parent
-options = tomllib.loads(options_file.read_text())
-
-def record(**figures):
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"wall_s": 1.0, **figures}) + "\\n")
-
-def summarise(words):
-    (folder / "summary.json").write_text(json.dumps({"words": words}))
-
-def tell(text):
-    with (folder.parent / "told").open("w") as fifo:
-        fifo.write(text)
-
-def until(holds):
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-def stays():
-    while True:
-        signal.pause()
-"""
-TRAINS = "record(step=50); summarise('Trained well.')"
-LEAVES_ON_TERM = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); stays()"
-LEAVES_WITH_TRAINER = "until((folder / 'summary.json').exists)"
-
-RUN = "import sys; from common.cli import main; sys.exit(main(['run', '--out', 'out', *sys.argv[1:]]))"
-CPU = ("--device", "cpu", "--scorer-device", "cpu")
-
-
-class Workplace:
-    """A working folder in which `run` starts a trainer and scorers of the test's own."""
-
-    def __init__(self, folder: Path, trainer: str, scorer: str) -> None:
-        self.folder = folder
-        self.out = folder / "out"
-        os.mkfifo(folder / "told")
-        for name, code in (("trainer", trainer), ("scorer", scorer)):
-            (folder / name).mkdir()
-            (folder / name / "__init__.py").touch()
-            (folder / name / "__main__.py").write_text(PRELUDE + code + "\n")
-
-    def start(self, *flags: str, **streams: Any) -> "subprocess.Popen[str]":
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        return subprocess.Popen([sys.executable, "-c", RUN, *CPU, *flags], cwd=self.folder, text=True, **streams)
-
-    def run(self, *flags: str) -> tuple[int, str, str]:
-        """Exit code, what stood on stdout, what on stderr."""
-        return finish(self.start(*flags))
-
-    def told(self) -> str:
-        """Waits for the next thing that a stand-in tells."""
-        return (self.folder / "told").read_text()
-
-    def options(self, name: str) -> dict[str, Any]:
-        return tomllib.loads((self.out / f"options-{name}.toml").read_text())
-
-
-Make = Callable[..., Workplace]
-
-
-@pytest.fixture
-def workplace(tmp_path: Path) -> Make:
-    def make(trainer: str, scorer: str = LEAVES_WITH_TRAINER) -> Workplace:
-        return Workplace(tmp_path, trainer, scorer)
-
-    return make
-
-
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    try:
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    return process.returncode, out, err
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+from tests.common.experiment.workplace import LEAVES_ON_TERM, LEAVES_WITH_TRAINER, TRAINS, Make, finish
 
 
 def test_a_run_ends_with_the_trainers_summary_and_its_folder(workplace: Make) -> None:
@@ -216,96 +117,11 @@ def test_an_unexpected_error_is_told_with_the_end_of_the_log(workplace: Make) ->
     assert out.endswith("Run folder: out\n")
 
 
-def test_a_killed_trainer_is_told_as_such(workplace: Make) -> None:
-    code, _, err = workplace("os.kill(os.getpid(), signal.SIGKILL)", LEAVES_ON_TERM).run()
-    assert code == 128 + signal.SIGKILL
-    assert err.startswith("error: trainer was ended by SIGKILL and wrote nothing to ")
-
-
 def test_an_error_in_the_middle_keeps_the_folder(workplace: Make) -> None:
     place = workplace("record(step=50); sys.stderr.write('error: no scorers\\n'); sys.exit(4)", LEAVES_ON_TERM)
     code, out, err = place.run()
     assert (code, err) == (4, "error: no scorers\n")
     assert out.endswith("Run folder: out\n")
-
-
-@pytest.mark.parametrize("code", [2, 3])
-def test_a_scorer_that_cannot_take_part_ends_the_run_before_it_trains(workplace: Make, code: int) -> None:
-    refused = f"sys.stderr.write('error: refused: model differs\\n'); sys.exit({code})"
-    saves = "lambda *_: (record(step=0), summarise('Trained 0 steps.'), sys.exit(143))"
-    trainer = f"signal.signal(signal.SIGTERM, {saves}); (folder / 'ready').touch(); stays()"
-    place = workplace(trainer, f"until((folder / 'ready').exists); {refused}")
-    ended, out, err = place.run()
-    assert (ended, err) == (code, "error: refused: model differs\n")
-    assert "Trained" not in out
-
-
-def test_a_scorer_that_dies_later_does_not_end_the_run(workplace: Make) -> None:
-    dies = "until((folder / 'metrics.jsonl').exists); os.kill(os.getpid(), signal.SIGKILL)"
-    scorer = f"(folder / (options_file.stem + '.pid')).write_text(str(os.getpid()))\n{dies}"
-    trainer = """
-def is_gone():  # only when its parent has seen it end
-    try:
-        os.kill(int((folder / "options-scorer-0.pid").read_text() or 0), 0)
-    except ProcessLookupError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
-record(step=50)
-until(is_gone)
-summarise("Trained on.")
-"""
-    code, out, err = workplace(trainer, scorer).run()
-    assert (code, err) == (0, "")
-    assert out.splitlines()[-3:] == [
-        "Trained on.",
-        "scorer-0 was ended by SIGKILL before the end; the run went on without it, see out/scorer-0.log",
-        "Run folder: out",
-    ]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_trainer_save_and_then_ends_the_scorers(workplace: Make, number: signal.Signals) -> None:
-    saves = "signal.signal(signal.SIGTERM, lambda *_: (summarise('Stopped early.'), sys.exit(143)))"
-    place = workplace(f"record(step=50)\n{saves}\ntell('ready')\nstays()", LEAVES_WITH_TRAINER)
-    process = place.start()
-    assert place.told() == "ready"
-    process.send_signal(number)
-    code, out, err = finish(process)
-    assert (code, err) == (128 + number, "")
-    assert out.splitlines()[-2:] == ["Stopped early.", "Run folder: out"]
-
-
-def test_a_trainer_that_others_stop_in_order_still_has_the_last_word(workplace: Make) -> None:
-    code, out, err = workplace("record(step=50); summarise('Stopped early.'); sys.exit(143)").run()
-    assert (code, err) == (143, "")
-    assert out.splitlines()[-2:] == ["Stopped early.", "Run folder: out"]
-
-
-def test_a_second_signal_ends_everything_at_once(workplace: Make) -> None:
-    trainer = "signal.signal(signal.SIGTERM, lambda *_: tell('saving'))\ntell(str(os.getpid()))\nstays()"
-    place = workplace(trainer, "signal.signal(signal.SIGTERM, signal.SIG_IGN); stays()")
-    process = place.start()
-    pid = int(place.told())
-    process.send_signal(signal.SIGTERM)
-    assert place.told() == "saving"
-    process.send_signal(signal.SIGINT)
-    code, out, _ = finish(process)
-    assert code == 128 + signal.SIGTERM
-    assert not is_alive(pid)
-    assert "Ended by SIGTERM before the trainer had saved." in out
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-def test_a_killed_supervisor_takes_its_trainer_along(workplace: Make) -> None:
-    trainer = "signal.signal(signal.SIGTERM, lambda *_: (tell('heard'), sys.exit()))\ntell('ready')\nstays()"
-    place = workplace(trainer, "signal.signal(signal.SIGTERM, signal.SIG_DFL); stays()")
-    process = place.start()
-    assert place.told() == "ready"
-    process.kill()
-    finish(process)
-    assert place.told() == "heard"
 
 
 def test_a_reader_that_goes_away_does_not_end_the_run(workplace: Make) -> None:
@@ -366,19 +182,3 @@ def test_on_a_terminal_the_display_is_live_and_stays_to_the_end(workplace: Make)
     assert "50/50 steps" in text
     assert text.splitlines()[-2].endswith("Trained well.")
     assert text.splitlines()[-1] == "Run folder: out"
-
-
-def test_logs_are_shown_without_control_codes(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_bytes(b"one\n\n\x1b[31mred\x1b[0m \x07bell\n 10%\r 20%\r 30%\n\xff\n")
-    assert last_lines(log, 3) == ["red bell", " 30%", "\ufffd"]
-    assert last_lines(log, 1) == ["\ufffd"]
-    assert last_lines(tmp_path / "none", 3) == []
-
-
-def test_an_error_of_several_lines_is_shown_whole(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_text("INFO begins\nerror: --a is wrong\n--b is wrong\n")
-    with subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(2)"]) as process:
-        process.wait(30)
-    assert Child("trainer", process, log).error() == "error: --a is wrong\n--b is wrong"

@@ -30,6 +30,7 @@ from common.protocol import (
     Lease,
     Limits,
     Message,
+    Placed,
     PredictorState,
     Reject,
     Return,
@@ -88,7 +89,8 @@ def feedback_messages(draw: Callable) -> Feedback:
 def lease_messages(draw: Callable) -> Lease:
     num = draw(st.integers(1, 40))
     start = draw(st.integers(0, 2**63 - 1 - num))
-    made = Lease(draw(naturals), draw(naturals), start, start + num, draw(masks(num)), draw(naturals), draw(seconds))
+    mask = draw(masks(num).filter(lambda mask: not mask or any(mask)))
+    made = Lease(draw(naturals), draw(naturals), start, start + num, mask, draw(naturals), draw(seconds))
     return replace(made, histories=draw(st.none() | histories(made.num)), is_audit=draw(st.booleans()))
 
 
@@ -97,12 +99,14 @@ def candidates_messages(draw: Callable) -> Candidates:
     num = draw(st.integers(0, 20))
     some_scores = st.lists(arrays("float32", (num,)), max_size=len(SCORES)).map(tuple)
     scores, exact_scores = draw(some_scores), draw(some_scores)
-    rows = inputs = targets = None
+    rows = inputs = targets = placed = None
     if draw(st.booleans()):
         rows = draw(st.none() | st.integers(0, num).flatmap(lambda k: arrays("int32", (k,))))
         shape = (rows.shape[0] if rows else num, *draw(st.lists(st.integers(0, 3), max_size=3)))
         inputs = draw(st.sampled_from(sorted(DTYPE_BYTES)).flatmap(lambda dtype: arrays(dtype, shape)))
         targets = draw(arrays("int64", shape[:1]))
+        if draw(st.booleans()):
+            placed, inputs = Placed(draw(naturals), draw(numbers), inputs.dtype, inputs.shape), None
     errors = features = None
     if draw(st.booleans()):
         errors, features = (draw(arrays("float16", (num, draw(st.integers(1, 3))))) for _ in range(2))
@@ -112,7 +116,7 @@ def candidates_messages(draw: Callable) -> Candidates:
     dropped = draw(masks(num))
     return Candidates(
         *(draw(naturals), draw(versions), num, dropped, scores, mean, accuracy, *timings),
-        *(rows, inputs, targets, tau, errors, features, exact_scores),
+        *(rows, inputs, targets, tau, errors, features, exact_scores, placed),
     )
 
 

@@ -5,8 +5,11 @@ import pytest
 from msgspec.structs import replace
 
 from common.errors import ProtocolError
-from common.protocol import Array, Candidates, decode, encode, pack_mask
+from common.protocol import Array, Candidates, Placed, decode, encode, pack_mask
 from tests.common.protocol.examples import CANDIDATES, LEASE, WELCOME, with_embeddings, with_payload
+
+INPUTS, TARGETS = Array.of(np.zeros((6, 2), dtype=np.uint8)), Array.of(np.zeros(6, dtype=np.int64))
+PLACED = Placed(0, 1, "uint8", (6, 2))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,14 @@ from tests.common.protocol.examples import CANDIDATES, LEASE, WELCOME, with_embe
         {"inputs": Array.of(np.zeros((5, 2))), "targets": Array.of(np.zeros(5))},
         {"inputs": Array.of(np.zeros(())), "targets": Array.of(np.zeros(6))},
         {"inputs": Array("uint8", (6, 2), bytes(11)), "targets": Array.of(np.zeros(6))},
+        {"inputs": INPUTS, "targets": TARGETS, "placed": PLACED},
+        {"placed": PLACED},
+        {"targets": TARGETS, "placed": PLACED._replace(shape=(5, 2))},
+        {"targets": TARGETS, "placed": PLACED._replace(shape=())},
+        {"targets": TARGETS, "placed": PLACED._replace(dtype="object")},
+        {"targets": TARGETS, "placed": PLACED._replace(slot=-1)},
+        {"targets": TARGETS, "placed": PLACED._replace(use=0)},
+        {"targets": TARGETS, "placed": PLACED._replace(shape=(6, 2**62, 0))},
         {"tau": -0.1},
         {"tau": float("nan")},
         {"errors": Array.of(np.zeros((6, 3), dtype=np.float16))},
@@ -51,6 +62,7 @@ from tests.common.protocol.examples import CANDIDATES, LEASE, WELCOME, with_embe
             "float64 scores",
         ),
         *("few scores", "2-D scores", "six scores", "no targets", "rows alone", "5 of 6", "0-D", "short buffer"),
+        *("inputs twice", "placed alone", "5 of 6 placed", "0-D placed", "placed objects", "slot", "use", "vast zeros"),
         *("negative tau", "NaN tau", "errors alone", "features alone", "float64 embeddings", "5 of 6 embeddings"),
         *("no columns", "3-D embeddings"),
     ],
@@ -66,6 +78,15 @@ def test_good_candidates_pass_the_check_against_their_lease():
     with_payload([4, 0], 2).check(LEASE, replace(WELCOME, transfer="payload", best_k=2))
     masked = replace(LEASE, stop=1008, mask=b"\x7e")
     CANDIDATES.check(masked, WELCOME)
+
+
+def test_placed_inputs_travel_as_their_place_and_are_no_payload_until_they_are_looked_up():
+    message = replace(CANDIDATES, targets=TARGETS, placed=PLACED)
+    received = decode(encode(message))
+    assert (received.placed, received.inputs) == (PLACED, None)
+    assert received.placed.nbytes == 12
+    with pytest.raises(ProtocolError, match="a payload is wanted, got none"):
+        received.check(LEASE, replace(WELCOME, transfer="payload"))
 
 
 EMBEDDINGS = replace(WELCOME, embeddings=True)

@@ -1,6 +1,7 @@
 """The thread that owns the sockets: fairness, posted tasks, its end."""
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -9,8 +10,20 @@ from pathlib import Path
 import pytest
 
 from common.endpoints import weights_endpoint
-from common.transport import CONTROL, WEIGHTS, Channel
-from tests.common.transport.sides import MIB, TCP, WITHIN_S, Side, introduced, raw_dealer, scorer, trainer, until
+from common.transport import CONTROL, WEIGHTS, Channel, IOThread
+from tests.common.transport.sides import (
+    MIB,
+    TCP,
+    WITHIN_S,
+    Recorder,
+    Side,
+    call,
+    introduced,
+    raw_dealer,
+    scorer,
+    trainer,
+    until,
+)
 
 
 def test_a_flood_on_one_channel_does_not_starve_the_other(folder: Path, opened: contextlib.ExitStack) -> None:
@@ -185,3 +198,15 @@ def test_an_error_in_the_handler_ends_the_thread_and_is_kept(folder: Path, opene
     until(lambda: not server.io.alive)
     assert isinstance(server.io.error, KeyError)
     trainer(opened, bound)  # the endpoint is free again
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="policies are Linux's")
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_a_thread_that_gives_way_does_not_interrupt_who_computes_and_nobody_else_changes(
+    gives_way: bool, opened: contextlib.ExitStack
+) -> None:
+    io = IOThread("giving", Recorder(), max_frame_bytes=MIB, gives_way=gives_way)
+    opened.callback(io.stop)
+    io.start()
+    assert call(io, lambda: os.sched_getscheduler(0)) == (os.SCHED_BATCH if gives_way else os.SCHED_OTHER)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -170,6 +170,8 @@ def test_a_run_of_a_killed_comparison_is_waited_for_before_its_folder_is_cleared
     [
         ("error: --lr must be lower", "--lr must be lower"),
         ("error: one\ntwo\nscorer-0 ended with exit code 1 before the end\nRun folder: x", "one two"),
+        ("error: one\nStarted again: trainer (once, after SIGKILL)\nRun folder: x", "one"),
+        ("error: one\nGo on with: marginstream run --config x/options.toml --resume\nRun folder: x", "one"),
         ("error: scorer-0 was refused", "scorer-0 was refused"),
         (
             "error: trainer ended with exit code 1; the end of t.log:\n  Traceback\n  ValueError: no\nRun folder: y",

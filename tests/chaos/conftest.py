@@ -1,0 +1,3 @@
+"""Fixtures of the tests that attack running processes."""
+
+from tests.service.conftest import processes as processes

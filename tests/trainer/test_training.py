@@ -1,0 +1,204 @@
+"""Runs in this process that are stopped, or whose checkpoints suffer, and are resumed."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.config import TrainerOptions
+from common.errors import ConfigError
+from common.run_folder import held_folder
+from trainer import loop, record, stopping
+from trainer.evaluate import evaluate
+
+OPTIONS: dict[str, Any] = {
+    "data": "synthetic", "synthetic": {"num_samples": 200}, "model": "small", "mode": "fresh", "steps": 40,
+    "batch_size": 8, "candidates": 24, "device": "cpu", "threads": 1, "checkpoint": {"every": 5, "keep": 9},
+    "log": {"log_every": 1, "eval_every": 10, "tensorboard": False, "trace": True, "gallery": False},
+}  # fmt: skip
+Stop = Callable[[int], None]
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Stop:
+    """Has SIGTERM come during the evaluation after a step."""
+
+    def arrange(step: int) -> None:
+        calls = []
+
+        def evaluate_and_stop(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            if 10 * len(calls) == step:
+                signal.raise_signal(signal.SIGTERM)
+            return evaluate(*args, **kwargs)
+
+        monkeypatch.setattr(record, "evaluate", evaluate_and_stop)
+
+    return arrange
+
+
+def train(folder: Path, *, resume: bool = False, **more: Any) -> int:
+    return loop.main(TrainerOptions.model_validate({**OPTIONS, "out": folder, "resume": resume, **more}))
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return read
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    assert (folder / "trace.jsonl").read_text() == (whole / "trace.jsonl").read_text()
+    models = [torch.load(path / "model.pt") for path in (folder, whole)]
+    assert [key for key, value in models[0].items() if not torch.equal(value, models[1][key])] == []
+    steps = [
+        [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (folder, whole)
+    ]
+    assert steps[0] == steps[1]
+    figures = ("steps", "samples_trained", "samples_scored", "accuracy", "steps_by_origin", "candidates_offered")
+    assert [summary(folder)[name] for name in figures] == [summary(whole)[name] for name in figures]
+
+
+def test_a_run_that_sigterm_stopped_has_saved_its_last_step_and_is_resumed_to_the_same_end(
+    tmp_path: Path, whole: Path, stop_at: Stop
+) -> None:
+    stop_at(20)
+    assert train(tmp_path, checkpoint={"every": 0}) == 128 + signal.SIGTERM
+    stopped = summary(tmp_path)
+    assert (stopped["stopped_by"], stopped["steps"], stopped["checkpoints"]) == (
+        "SIGTERM",
+        20,
+        {"saved": 1, "failed": 0},
+    )
+    assert stopped["accuracy"] > 0.25
+    assert train(tmp_path, resume=True) == 0
+    assert summary(tmp_path)["resumed_at_step"] == 20
+    assert "stopped_by" not in summary(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_stopped_run_does_not_wait_for_a_long_evaluation(
+    tmp_path: Path, stop_at: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "EVALUATION_S", 0.0)
+    stop_at(20)
+    train(tmp_path)
+    stopped = summary(tmp_path)
+    assert stopped["steps"] == 20
+    assert stopped["evaluated_at_step"] == 10, "the last one that was over"
+    assert (tmp_path / "checkpoints" / "step-20.pt").exists()
+
+
+def test_with_a_damaged_newest_checkpoint_a_run_goes_on_from_the_one_before(
+    tmp_path: Path, whole: Path, stop_at: Stop, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop_at(20)
+    train(tmp_path)
+    newest = tmp_path / "checkpoints" / "step-20.pt"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    with caplog.at_level(logging.WARNING):
+        assert train(tmp_path, resume=True) == 0
+    assert "step-20.pt is damaged" in caplog.text
+    assert summary(tmp_path)["resumed_at_step"] == 15
+    assert_same_run(tmp_path, whole)
+
+
+def test_without_a_checkpoint_a_resumed_run_begins_anew_and_so_does_one_without_a_folder(
+    tmp_path: Path, whole: Path, stop_at: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    stop_at(20)
+    train(folder)
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    assert train(folder, resume=True) == 0
+    assert summary(folder)["resumed_at_step"] == 0
+    assert_same_run(folder, whole)
+    assert train(tmp_path / "new", resume=True) == 0
+    assert_same_run(tmp_path / "new", whole)
+
+
+def test_a_run_that_has_ended_is_not_resumed(whole: Path) -> None:
+    with pytest.raises(ConfigError, match="has ended"):
+        train(whole, resume=True)
+
+
+def test_a_run_is_resumed_with_its_own_options_only(tmp_path: Path, stop_at: Stop) -> None:
+    stop_at(20)
+    train(tmp_path)
+    with pytest.raises(ConfigError, match=r"--lr was 0.1 .* and is 0.05 now; give the same options"):
+        train(tmp_path, resume=True, lr=0.05)
+    with pytest.raises(ConfigError, match=r"--synthetic.num-samples was 200 .* and is 100 now"):
+        train(tmp_path, resume=True, synthetic={"num_samples": 100})
+    with pytest.raises(ConfigError, match=r"--log.ledger was True"):
+        train(tmp_path, resume=True, log={"ledger": False})
+    changed = {"threads": 2, "log": {"log_every": 5, "tensorboard": False}, "checkpoint": {"keep": 1}}
+    assert train(tmp_path, resume=True, **changed) == 0
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_the_folder_kept(tmp_path: Path, stop_at: Stop) -> None:
+    stop_at(20)
+    train(tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        state = torch.load(path)
+        del state["learner"]["model"]["head.bias"]
+        torch.save(state, path)
+    with pytest.raises(ConfigError, match=r"the checkpoint of step 20 is of another model.*head\.bias"):
+        train(tmp_path, resume=True)
+    assert (tmp_path / "trace.jsonl").exists()
+
+
+def test_a_folder_of_something_else_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="holds files already"):
+        train(tmp_path, resume=True)
+
+
+def test_a_run_whose_trainer_is_still_at_work_is_not_resumed(tmp_path: Path, stop_at: Stop) -> None:
+    stop_at(20)
+    train(tmp_path)
+    with held_folder(tmp_path), pytest.raises(ConfigError, match="a trainer is still at work"):
+        train(tmp_path, resume=True)
+    assert train(tmp_path, resume=True) == 0
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save = torch.save
+
+    def full(state: Any, file: Any) -> None:
+        if isinstance(state, dict) and state.get("step") == 15:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    assert train(tmp_path) == 0
+    assert "ALARM: checkpoint of step 15 was not written" in caplog.text
+    assert summary(tmp_path)["checkpoints"] == {"saved": 7, "failed": 1}
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert "step-10.pt" in names
+    assert "step-15.pt" not in names
+    assert_same_run(tmp_path, whole)

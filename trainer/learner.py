@@ -1,0 +1,81 @@
+"""What learns: model, optimiser, schedule and the step that they make, with a state to go on from."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.config import TrainerOptions
+from common.models import unwrap
+from trainer.optimizers import build_optimizer, build_schedule
+from trainer.stepping import make_step
+
+
+class Learner:
+    """Built from the options, with the global generators seeded and the model in training mode.
+
+    Args:
+        model: on its device; wrapped or not.
+
+    Attributes:
+        step: trains on one batch, see `trainer.stepping.make_step`.
+    """
+
+    def __init__(self, options: TrainerOptions, model: nn.Module) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self._optimizer = build_optimizer(options, model.parameters(), capturable=options.step.capture)
+        self._schedule = build_schedule(self._optimizer, options, options.steps)
+        self.step = make_step(model, self._optimizer, self._schedule, options)
+        torch.manual_seed(options.seed)  # dropout and the like
+        model.train()
+
+    @property
+    def lr(self) -> float:
+        """Of the next step."""
+        return float(self._schedule.get_last_lr()[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Live tensors: copy them before the next step."""
+        return {
+            "model": unwrap(self.model).state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.last_epoch,
+            "generators": _generators(self.device),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Before the first step. Raises what torch raises for a state of another model."""
+        rates = [(group, group["lr"], group["initial_lr"]) for group in self._optimizer.param_groups]
+        unwrap(self.model).load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        for (_, rate, initial_rate), group in zip(rates, self._optimizer.param_groups, strict=True):
+            if isinstance(rate, Tensor):  # to where the device reads it
+                rate.copy_(group["lr"])
+                group["lr"], group["initial_lr"] = rate, initial_rate
+        now = {"last_epoch": state["schedule"], "_last_lr": [group["lr"] for group in self._optimizer.param_groups]}
+        self._schedule.load_state_dict({**self._schedule.state_dict(), **now})
+        _set_generators(state["generators"], self.device)
+
+
+def _generators(device: torch.device) -> dict[str, Any]:
+    """States of the generators that models, sources and losses of people's own may draw from."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def _set_generators(state: Mapping[str, Any], device: torch.device) -> None:
+    name, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
