@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from common.cli import guard
 from common.config import ScorerOptions, describe_options, load_options
+from common.memory import keep_freed_memory
 from common.waiting import stacks_on_signal
 
 
@@ -19,6 +20,7 @@ def _run(argv: Sequence[str] | None) -> int:
         sys.stdout.write(describe_options(options, "scorer"))
         return 0
     stacks_on_signal()
+    keep_freed_memory()
     from scorer import loop
 
     return loop.main(options)

@@ -16,6 +16,7 @@ from common.config import ScorerOptions, TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
 from common.devices import pick_device, pinned
+from common.memory import keep_freed_memory
 from common.processes import end, private_folder, start
 from trainer.loop import make_model
 from trainer.optimizers import build_optimizer, build_schedule
@@ -52,6 +53,7 @@ class Trainee:
         self.workload = workload
         options = trainer_options(workload, mode="uniform")
         torch.set_num_threads(1)
+        keep_freed_memory()  # as the processes of a run do
         self.source: Source = open_source(options)
         self.device = pick_device(options.device)
         self.model = make_model(options, self.source).to(self.device)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from common.devices import pinned
+from common.memory import keep_freed_memory
 from common.protocol import Array, Candidates, Version, decode, encode
 from tests.bench.arms import DIGITS
 from tests.bench.measure import Cores, machine, print_table
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = parser.parse_args(argv)
     num_pairs = chosen.pairs or (2 if chosen.quick else 15)
     logging.basicConfig(level=logging.WARNING)
+    keep_freed_memory()  # as both processes of a run do
 
     cores = Cores.pick()
     result: dict[str, Any] = {"bench": "wire", "load_before": os.getloadavg(), "pairs": num_pairs}

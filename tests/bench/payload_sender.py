@@ -7,6 +7,7 @@ import threading
 import torch
 import zmq
 
+from common.memory import keep_freed_memory
 from common.payload_room import PayloadRoom
 from common.protocol import DEFAULT_LIMITS, Goodbye, decode, encode
 from common.transport import CONTROL, Channel, IOThread
@@ -50,6 +51,7 @@ class Sender:
 
 def main(folder: str, size: str) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     sender = Sender(f"ipc://{folder}/ours", size)
     io = IOThread("sender-io", sender, max_frame_bytes=DEFAULT_LIMITS.max_frame_bytes)
     io.connect(CONTROL, f"ipc://{folder}/ours")

@@ -16,6 +16,7 @@ from common.data.reader import SampleReader
 from common.data.sources import open_source
 from common.devices import pick_device
 from common.errors import ConfigError
+from common.memory import keep_freed_memory
 from common.models import build_model, find_head, gives_margins
 from common.models.loss import per_sample_loss
 from common.order import Order
@@ -28,7 +29,7 @@ FEWEST = 3  # times that anything is timed
 
 
 class Workbench:
-    """One model on one device. Threads are set for the whole process.
+    """One model on one device. Threads and allocator are set for the whole process, as in those of a run.
 
     Args:
         device: "auto", "cpu", "cuda:0" and so on.
@@ -37,6 +38,7 @@ class Workbench:
 
     def __init__(self, options: RunOptions, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        keep_freed_memory()
         self.options = options
         self.device = pick_device(device)
         self.source = open_source(options)

@@ -25,6 +25,7 @@ from common.data.sources import open_source
 from common.devices import set_threads
 from common.errors import ConfigError
 from common.experiment.records import read_options
+from common.memory import keep_freed_memory
 from common.run import Run
 from common.run_folder import write_options
 from trainer.loop import make_model, train
@@ -82,6 +83,7 @@ def _train(rank: int, path: Path, folder: str) -> None:
     assert options.out is not None, "the benchmark names the folder"
     half = half_options(options, options.out if rank == 0 else Path(folder) / "rank-1")
     set_threads(half.num_threads)
+    keep_freed_memory()  # as every trainer does
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     try:
         source = half_of(open_source(half), rank)
