@@ -17,14 +17,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 from common.config import TrainerOptions
+from common.curves import Curves
 from common.environment import describe_environment
 from common.errors import MarginstreamError
+from common.line_writer import LineWriter
 from common.run_folder import (
     ENVIRONMENT,
     METRICS,
@@ -40,12 +42,8 @@ from common.run_folder import (
     write_options,
 )
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOGGED_PACKAGES = ("trainer", "common")
-TENSORBOARD_FLUSH_S = 10
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +101,8 @@ class Run:
         self.timing = Timing()
         self.folder = Path()
         self.generation = 0
-        self._metrics: IO[str] | None = None
-        self._curves: SummaryWriter | None = None
+        self._metrics: LineWriter | None = None
+        self._curves: Curves | None = None
         self._closing = ExitStack()
 
     def __enter__(self) -> "Run":
@@ -131,9 +129,10 @@ class Run:
         self._open_records()
 
     def _open_records(self) -> None:
-        self._metrics = self._closing.enter_context((self.folder / METRICS).open("a", encoding="utf-8"))
+        (self.folder / METRICS).touch()
+        self._metrics = LineWriter(self.folder / METRICS)
         if self.options.log.tensorboard:
-            self._curves = _open_curves(self.folder / "tensorboard", self.step + 1 if self.options.resume else None)
+            self._curves = Curves(self.folder / "tensorboard", self.step + 1 if self.options.resume else None)
             self._closing.callback(self._curves.close)
 
     def __exit__(
@@ -152,7 +151,7 @@ class Run:
         return every > 0 and self.step > 0 and self.step % every == 0
 
     def log(self, figures: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-        """Appends one line of metrics and a point to each curve, at the current step.
+        """Appends one line of metrics and a point to each curve, at the current step; a full disk costs only these.
 
         Args:
             figures, more: numbers by tag, such as `loss/selected`, `accuracy/held_out`, `staleness/mean`. A tensor
@@ -161,29 +160,13 @@ class Run:
         assert self._metrics is not None, "Run.log outside of the with block, or before Run.resume"
         values = {**(figures or {}), **more}
         line = to_json({"step": self.step, "wall_s": round(self.timing.wall_s, 3), **values})
-        self._metrics.write(line + "\n")
-        self._metrics.flush()
+        self._metrics.write([line])
         if self._curves is not None:
-            for tag, value in values.items():
-                _add_point(self._curves, tag, value, self.step)
+            self._curves.add(values, self.step)
 
     def write_summary(self, figures: Mapping[str, Any]) -> None:
         """Writes summary.json, whole or not at all."""
         replace_file(self.folder / SUMMARY, to_json(dict(figures), indent=2) + "\n")
-
-
-def _add_point(curves: "SummaryWriter", tag: str, value: Any, step: int) -> None:
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, int | float) and abs(number) < float("inf"):  # NaN compares false
-        curves.add_scalar(tag, number, step)
-
-
-def _open_curves(folder: Path, purge_step: int | None) -> "SummaryWriter":
-    """Points from `purge_step` on that are in the folder are no longer shown."""
-    # Imported here: it takes a second, and only a trainer that draws curves needs it.
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), flush_secs=TENSORBOARD_FLUSH_S, purge_step=purge_step)
 
 
 @contextmanager
@@ -208,7 +191,8 @@ def _logging_to(path: Path) -> Iterator[None]:
             for handler in handlers:
                 each.removeHandler(handler)
         for handler in handlers:
-            handler.close()
+            with suppress(OSError):  # lines that a full disk did not take, each of which was reported
+                handler.close()
 
 
 def _is_stderr(path: Path) -> bool:

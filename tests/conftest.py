@@ -18,3 +18,12 @@ def _one_thread() -> None:
 def preloaded() -> Iterator[Preloaded]:
     with Preloaded() as opened:
         yield opened
+
+
+SLOW_TIMEOUT_S = 900  # on a machine where other things go on
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.line_writer import LineWriter
 from common.run_folder import replace_file, to_json
 
 
@@ -65,15 +66,15 @@ class AgreementLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lines = LineWriter(path)
         self.num_written = 0
 
     def write(self, results: Sequence[Agreement]) -> None:
-        """Those of all results so far that are not in the file yet."""
+        """Those of all results so far that are not in the file yet. While it cannot be written they wait."""
         if len(results) == self.num_written:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(to_json(asdict(result)) + "\n" for result in results[self.num_written :])
-        self.num_written = len(results)
+        if self._lines.write([to_json(asdict(result)) for result in results[self.num_written :]], kept=True):
+            self.num_written = len(results)
 
     def rewind(self, num_written: int) -> None:
         """Take out what an earlier life of the run wrote behind that many lines."""

@@ -74,7 +74,7 @@ class Checkpoints:
         """There is no state to save; logged and counted."""
         self._next_at = time.monotonic() + self._options.every_s
         self.num_failed += 1
-        log.error("ALARM: checkpoint of step %d was not written: %s; the one before it is kept", step, error)
+        log.error("ALARM: checkpoint of step %d was not written: %s; the one before it is kept", step, _reason(error))
 
     def close(self) -> bool:
         """Wait until what was saved is on disk; False if it is not within `WRITE_S` of its beginning."""
@@ -116,13 +116,36 @@ class Checkpoints:
             self._folder.mkdir(exist_ok=True)
             with replacing(path) as file:
                 torch.save(state, file)
-            for old in self._paths()[: -self._options.keep]:
-                old.unlink()
         except Exception as error:  # torch wraps what the disk says into errors of its own
             self.fail(step, error)
             return
         self.num_saved += 1
         self.last_saved_step = step
+        self._prune(step)
+
+    def _prune(self, step: int) -> None:
+        """Remove old ones, and those of later steps: of a course that was left when the run went on before them."""
+        paths = self._paths()
+        later = [path for path in paths if _step_of(path) > step]
+        for old in paths[: -len(later) or None][: -self._options.keep] + later:
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("checkpoint %s is of no more use and cannot be removed: %s", old, error.strerror)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, below what torch makes of it in closing its file."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError):
+            return below.strerror or str(below)
+        below = below.__cause__ or below.__context__
+    return str(error)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -222,8 +222,13 @@ class ScorerLink:
 
     def _events(self) -> dict[str, int]:
         """What happened to messages, connections and keys."""
-        events = self.service.traffic.events + collections.Counter(self._io.events)
-        return dict(events if self._security is None else events + collections.Counter(self._security.events))
+        counters: list[Mapping[str, int]] = [self.service.traffic.events, self._io.events]
+        if self._security is not None:
+            counters.append(self._security.events)
+        events: collections.Counter[str] = collections.Counter()
+        for counter in counters:
+            events.update(dict(counter))  # copied in one go: the I/O thread goes on counting
+        return dict(events)
 
     def summary(self) -> dict[str, Any]:
         traffic, publisher = self.service.traffic, self._publisher

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ def main(options: TrainerOptions) -> int:
             summary["words"] = f"{closing_words(summary)}\n{profile_words(summary['profile'])}"
             log.info("%s Run folder: %s", summary["words"], run.folder)
     run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
-    return 0 if stopping.received is None else 128 + stopping.received
+    return 128 + signal.Signals[summary["stopped_by"]] if "stopped_by" in summary else 0
 
 
 def train(training: Training, tracing: Tracing | None = None) -> None:

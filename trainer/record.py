@@ -1,6 +1,5 @@
 """What a run records as it goes: metrics, log lines, evaluations, audits and, when asked, every batch."""
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ TRACE = "trace.jsonl"
 
 
 class Record:
-    """Of one run. Enter it inside the run.
+    """Of one run.
 
     Args:
         is_late: whether a run that was asked to end should no longer wait for an evaluation.
@@ -52,18 +51,9 @@ class Record:
         self._means = BatchMeans(learner.device)
         self._agreement = AgreementLog(run.folder / "agreement.jsonl")
         self._trace = Trace(run.folder / TRACE) if run.options.log.trace else None
-        self._closing = contextlib.ExitStack()
         self._evaluation: Evaluation | None = None
         self._evaluated_at = -1  # step
         batches.tally.phases = run.timing.seconds  # what is timed there is part of the profile
-
-    def __enter__(self) -> "Record":
-        if self._trace is not None:
-            self._closing.enter_context(self._trace)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._closing.close()
 
     # -- as it goes ---------------------------------------------------------------------------------------------------
 
@@ -145,8 +135,6 @@ class Record:
 
     def state_dict(self) -> dict[str, Any]:
         """After a step; what was written so far is with the system."""
-        if self._trace is not None:
-            self._trace.flush()
         evaluation = None if self._evaluation is None else (asdict(self._evaluation), self._evaluated_at)
         timing = self._run.timing
         return {

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a run in order and in time, the second at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first ends a run in order and in time, the second at once."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ EVALUATION_S = 10.0  # what an evaluation may take of the time in which a stoppe
 
 
 class Stopping:
-    """Installs handlers of both signals.
+    """Installs handlers of these signals; under nohup SIGHUP stays ignored.
 
     Args:
         stop: called with the first one, on the main thread.
@@ -23,8 +23,9 @@ class Stopping:
         self._stop = stop
         self._received_at = 0.0
         self.received: signal.Signals | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP:
+                signal.signal(number, self._on_signal)
 
     def is_late(self) -> bool:
         """Whether whoever asked the run to end should no longer be kept waiting for figures."""

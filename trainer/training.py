@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from common.data.source import Source
-from common.errors import ConfigError, PeerTimeout
+from common.errors import ConfigError
 from common.run import Run
 from common.run_folder import drop_lines_after
 from trainer.checkpoint import Checkpoints
@@ -45,7 +45,6 @@ class Training:
         with contextlib.ExitStack() as opened:
             opened.callback(self.checkpoints.close)
             opened.enter_context(self.batches)
-            opened.enter_context(self.record)
             self._closing = opened.pop_all()
         return self
 
@@ -59,24 +58,29 @@ class Training:
             ConfigError: the checkpoints are damaged, or of another model.
         """
         state = self.checkpoints.load()
-        step = 0 if state is None else state["step"]
-        self.run.resume(step)
-        drop_lines_after(self.run.folder / TRACE, step - 1)  # a line counts the steps before its batch
         if state is None:
+            self._rewind(0)
             self.record.rewind()
-            log.info("there is no checkpoint to go on from: the run begins anew")
+            log.warning("there is no checkpoint to go on from: the run begins anew")
             return
+        step = state["step"]
         try:
             self.learner.load_state_dict(state["learner"])
             self.batches.load_state_dict(state["batches"])
-            self.record.load_state_dict(state["record"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what torch and all parts raise
             raise ConfigError(
                 f"--resume: the checkpoint of step {step} is of another model, or of another version of this program: "
                 f"{' '.join(str(error).split()).rstrip(' .')}; start a new run with another --out"
             ) from error
+        self._rewind(step)  # once it is certain that the run goes on
+        self.record.load_state_dict(state["record"])
         self.checkpoints.last_saved_step = self._resumed_at = step
         log.info("going on after step %d, which generation %d had come to", step, state["generation"])
+
+    def _rewind(self, step: int) -> None:
+        """Take out what an earlier life recorded after `step`."""
+        self.run.resume(step)
+        drop_lines_after(self.run.folder / TRACE, step - 1)  # a line counts the steps before its batch
 
     def save(self) -> None:
         """Write a checkpoint of this moment, between two steps. Whatever goes wrong, the run goes on."""
@@ -93,15 +97,15 @@ class Training:
                         "record": self.record.state_dict(),
                     },
                 )
-            except PeerTimeout as error:
+            except Exception as error:  # a full disk, a batch that is not read: nothing that training depends on
                 self.checkpoints.fail(step, error)
 
     def finish(self) -> dict[str, Any]:
-        """Of a run that was stopped, save the last step; evaluate. Returns the summary."""
-        stopped_by = self._stopping.received if self._stopping is not None else None
-        self.checkpoints.close()
+        """Of a run that was stopped before its last step, save that step; evaluate. Returns the summary."""
         is_over = self.run.step >= self.run.options.steps
-        if stopped_by is not None and not is_over and self.checkpoints.last_saved_step != self.run.step:
+        stopped_by = None if self._stopping is None or is_over else self._stopping.received
+        self.checkpoints.close()
+        if stopped_by is not None and self.checkpoints.last_saved_step != self.run.step:
             self.save()
             self.checkpoints.close()  # before an evaluation that may be cut short by a second signal
         self.record.evaluate()

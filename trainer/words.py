@@ -36,13 +36,13 @@ def closing_words(summary: Mapping[str, Any]) -> str:
     words = [f"Trained {summary['model']} on {summary['data']}: {trained}, {_accuracy(summary['accuracy'])}."]
     if summary["mode"] == "uniform":
         words.append("Plain training: nothing was scored.")
-        return " ".join(words)
+        return " ".join([*words, *_early(summary)])
     if not METHODS[summary["method"]].needs_scorer:
         words.append(
             f"{summary['selected_fraction']:.1%} of the steps outside warm-up and annealing trained on samples chosen "
             f"by {summary['method']}, which scores nothing."
         )
-        return " ".join(words)
+        return " ".join([*words, *_early(summary)])
     where = "by scorers" if summary["mode"] == "stale" else "in the trainer"
     words.append(
         f"{summary['samples_scored']} candidates were scored {where}, {summary['candidates_per_selected']:.1f} for "
@@ -80,9 +80,11 @@ def closing_words(summary: Mapping[str, Any]) -> str:
                 f"Only {summary['selected_fraction']:.1%} of the steps that should have selected did: "
                 "this was mostly plain training."
             )
-    if "stopped_by" in summary:
-        words.append("Stopped early by a signal.")
-    return " ".join(words)
+    return " ".join([*words, *_early(summary)])
+
+
+def _early(summary: Mapping[str, Any]) -> list[str]:
+    return ["Stopped early by a signal."] if "stopped_by" in summary else []
 
 
 def _reused(summary: Mapping[str, Any]) -> str:

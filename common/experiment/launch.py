@@ -27,6 +27,7 @@ from common.run_folder import (
     claim_folder,
     default_out,
     discard_folder,
+    held_folder,
     replace_file,
     to_json,
     write_options,
@@ -56,7 +57,9 @@ def main(options: RunOptions) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows ? for a dash
     folder = claim_folder(options)
-    write_options(folder, options)
+    with held_folder(folder):  # by nobody else: what follows writes into it
+        write_options(folder, options)
+    before = _closing_words(folder)
     progress = Progress(options, folder)
     with StopSignals() as stop:
         with _endpoint(options) as endpoint, Children(folder) as children:
@@ -65,9 +68,16 @@ def main(options: RunOptions) -> int:
             with make_display(sys.stdout) as display:
                 supervisor = Supervisor(trainer, scorers, stop, Watch(progress, display), num_restarts=options.restarts)
                 outcome = supervisor.run(resume=options.resume)
-        _note_processes(folder, [trainer, *scorers])
+        _note_processes(folder, [trainer, *scorers], outcome)
         untouched = outcome.code == BAD_INPUT and not (outcome.has_trained or options.resume)
-        _report(outcome, folder, [trainer, *scorers], is_kept=not untouched)
+        _report(
+            outcome,
+            folder,
+            [trainer, *scorers],
+            is_kept=not untouched,
+            is_resumed=options.resume,
+            before=before,
+        )
     if untouched:
         discard_folder(folder)
     return outcome.code
@@ -145,9 +155,16 @@ def _with_port(endpoint: str) -> str:
         return f"tcp://{host}:{probe.getsockname()[1]}"
 
 
-def _report(outcome: Outcome, folder: Path, members: Sequence[Member], *, is_kept: bool) -> None:
-    """The closing words: how the run went, or the error of the process that ended it."""
+def _report(
+    outcome: Outcome, folder: Path, members: Sequence[Member], *, is_kept: bool, is_resumed: bool, before: str | None
+) -> None:
+    """The closing words: how the run went, or the error of the process that ended it.
+
+    Args:
+        before: the closing words of an earlier life of the run, which are not said again.
+    """
     words = _closing_words(folder)
+    words = None if words == before else words
     stopped = outcome.code > 128  # a trainer that was stopped in order, by whomever, has left its words
     if outcome.failed is not None and not (stopped and words):
         sys.stderr.write(f"{outcome.failed.error()}\n")
@@ -163,18 +180,21 @@ def _report(outcome: Outcome, folder: Path, members: Sequence[Member], *, is_kep
     if traces := sorted(folder.glob(f"{TRACE}*.json")):
         names = ", ".join(path.name for path in traces)
         _say(f"Chrome traces, for ui.perfetto.dev or chrome://tracing, in the run folder: {names}")
-    if outcome.code not in (0, *ENDS_ALIKE) and outcome.has_trained:
+    if outcome.code not in (0, *ENDS_ALIKE) and (outcome.has_trained or is_resumed):
         _say(f"Go on with: marginstream run --config {short(folder / OPTIONS)} --resume")
     if is_kept:
         _say(f"Run folder: {short(folder)}")
 
 
-def _note_processes(folder: Path, members: Sequence[Member]) -> None:
-    """Adds what became of every process to the trainer's summary, where that left one."""
+def _note_processes(folder: Path, members: Sequence[Member], outcome: Outcome) -> None:
+    """Adds what became of every process, and the signal that came, to the trainer's summary, where that left one."""
     path = folder / SUMMARY
     with contextlib.suppress(FileNotFoundError):
         summary = json.loads(path.read_text(encoding="utf-8"))
-        replace_file(path, to_json({**summary, "processes": [member.record() for member in members]}, indent=2) + "\n")
+        summary["processes"] = [member.record() for member in members]
+        if "stopped_by" in summary and outcome.code > 128:  # the trainer is always told by SIGTERM
+            summary["stopped_by"] = signal.Signals(outcome.code - 128).name
+        replace_file(path, to_json(summary, indent=2) + "\n")
 
 
 def _closing_words(folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Watching over the processes of one run, from the first to the last of them, and starting again those that died."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from common.experiment.restarts import Restarts
 from common.run_folder import METRICS, SUMMARY
 
 TICK_S = 0.1
-STOP_S = 120.0  # a stopped trainer completes its step, evaluates once and saves
+STOP_S = 180.0  # a stopped trainer completes its step, saves and evaluates; a disk that hangs it gives up before
 LEAVE_S = 5.0  # scorers hear of the end from the trainer
 
 
@@ -141,10 +142,12 @@ class Supervisor:
             return Outcome(refused.now.code or REFUSED, refused.now)
         trainer = self._trainer
         signalled = self._stop.received[0] if trainer.is_running and self._stop.received else None
+        is_killed = False
         if signalled is not None:
             self._ending = f"{signalled.name}: completing the step and saving; once more ends everything at once"
             trainer.now.terminate()
-            if not await_end([trainer.now], STOP_S, tick=patient):
+            is_killed = not await_end([trainer.now], STOP_S, tick=patient)
+            if is_killed:
                 for child in self._everyone():
                     child.kill()
         scorers = [scorer.now for scorer in self._scorers]
@@ -154,8 +157,9 @@ class Supervisor:
         end_all(scorers, tick=patient)
         code = trainer.now.code
         assert code is not None, "the trainer has ended"
-        if signalled is not None:
-            return Outcome(128 + signalled, None)
+        if signalled is not None and code != 0:  # 0: the signal came after the last step
+            stopped = is_killed or code == 128 + signal.SIGTERM
+            return Outcome(128 + signalled, None if stopped else trainer.now)
         return Outcome(code, trainer.now if code else None)
 
     def _everyone(self) -> list[Child]:

@@ -191,6 +191,18 @@ def test_the_log_holds_every_result_once(tmp_path: Path) -> None:
     assert lines[0]["rank_correlation"] is None
 
 
+def test_results_for_which_the_disk_had_no_room_come_with_the_next_ones(tmp_path: Path) -> None:
+    path = tmp_path / "agreement.jsonl"
+    path.symlink_to("/dev/full")
+    log = AgreementLog(path)
+    results = [agreement(1, 0.5, 0.5)]
+    log.write(results)
+    assert log.num_written == 0
+    path.unlink()
+    log.write([*results, agreement(2, 0.5, 0.5)])
+    assert len(path.read_text().splitlines()) == log.num_written == 2
+
+
 def test_after_a_restart_results_are_kept_what_was_out_is_abandoned_and_the_log_goes_on_where_it_was(
     tmp_path: Path,
 ) -> None:

@@ -125,7 +125,7 @@ def test_on_a_disk_that_is_really_full_the_previous_checkpoint_is_kept_and_the_n
     checkpoints = saved(small_disk, 1)
     checkpoints.save(2, {"step": 2, "weights": torch.zeros(1 << 20)})
     checkpoints.close()
-    assert "ALARM: checkpoint of step 2 was not written" in caplog.text
+    assert "ALARM: checkpoint of step 2 was not written: No space left on device; the one" in caplog.text
     assert files(small_disk) == ["step-1.pt"], "nothing half written is left"
     checkpoints.save(3, {"step": 3})
     checkpoints.close()
@@ -152,3 +152,39 @@ def test_one_is_due_by_steps_or_by_time(tmp_path: Path, monkeypatch: pytest.Monk
     by_time.save(2, {})
     assert not by_time.due(3)
     by_time.close()
+
+
+def test_what_the_system_said_is_reported_and_not_what_torch_made_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(state: object, file: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    saved(tmp_path, 2)
+    assert "was not written: No space left on device; the one before" in caplog.text
+    assert "inline_container" not in caplog.text
+
+
+def test_one_that_was_just_written_stays_and_those_of_a_course_that_was_left_go(tmp_path: Path) -> None:
+    saved(tmp_path, 50, 100, 200, keep=3)
+    (tmp_path / "checkpoints" / "step-200.pt").write_bytes(b"PK")
+    state = saved(tmp_path, 150, keep=1).load()
+    assert state is not None
+    assert state["step"] == 150
+    assert files(tmp_path) == ["step-150.pt"]
+
+
+def test_an_old_one_that_cannot_be_removed_is_a_warning_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / "checkpoints" / "step-0.pt").mkdir()  # nothing that unlink removes
+    checkpoints = saved(tmp_path, 2, keep=1)
+    assert (checkpoints.num_saved, checkpoints.num_failed, checkpoints.last_saved_step) == (1, 0, 2)
+    assert "step-0.pt is of no more use and cannot be removed" in caplog.text
+    assert "ALARM" not in caplog.text
+    assert files(tmp_path) == ["step-0.pt", "step-2.pt"]

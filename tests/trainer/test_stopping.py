@@ -18,7 +18,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     clock = Clock()
     monkeypatch.setattr(stopping, "time", clock)
     yield clock
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_stops_the_run_in_order_and_a_later_second_one_ends_the_process(
     number: signal.Signals, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,3 +53,10 @@ def test_after_some_seconds_a_stopped_run_is_late(clock: Clock) -> None:
     assert not asked.is_late()
     clock.now += EVALUATION_S + 1
     assert asked.is_late()
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(clock: Clock) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    asked = Stopping(lambda: None)
+    signal.raise_signal(signal.SIGHUP)
+    assert asked.received is None

@@ -26,7 +26,7 @@ Stop = Callable[[int], None]
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -94,6 +94,13 @@ def test_a_run_that_sigterm_stopped_has_saved_its_last_step_and_is_resumed_to_th
     assert stopped["accuracy"] > 0.25
     assert train(tmp_path, resume=True) == 0
     assert summary(tmp_path)["resumed_at_step"] == 20
+    assert "stopped_by" not in summary(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_after_the_last_step_finds_a_run_that_has_ended(tmp_path: Path, whole: Path, stop_at: Stop) -> None:
+    stop_at(OPTIONS["steps"])
+    assert train(tmp_path) == 0
     assert "stopped_by" not in summary(tmp_path)
     assert_same_run(tmp_path, whole)
 
@@ -167,6 +174,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_the_folder_kept(tmp_path: 
     with pytest.raises(ConfigError, match=r"the checkpoint of step 20 is of another model.*head\.bias"):
         train(tmp_path, resume=True)
     assert (tmp_path / "trace.jsonl").exists()
+    assert summary(tmp_path)["steps"] == 20, "nothing is taken out of a folder that is not gone on with"
 
 
 def test_a_folder_of_something_else_is_not_resumed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.experiment.supervise import status_of
+from common.run_folder import held_folder
 from tests.common.experiment.members import end, member
 from tests.common.experiment.progresses import metrics, run
 from tests.common.experiment.workplace import LEAVES_ON_TERM, LEAVES_WITH_TRAINER, Make, finish, is_alive
@@ -166,6 +167,17 @@ def test_resume_goes_on_in_the_folder_of_an_interrupted_run_and_never_removes_it
     assert "--steps was 60 in the run in out and is 61 now" in err
 
 
+def test_the_folder_of_a_run_that_goes_on_is_left_alone(workplace: Make) -> None:
+    place = workplace("record(step=50); sys.exit(4)")
+    place.run()
+    options = (place.out / "options.toml").read_text()
+    with held_folder(place.out):
+        code, _, err = place.run("--resume", "--log.log-every", "7")
+    assert code == 2
+    assert "a trainer is still at work in" in err
+    assert (place.out / "options.toml").read_text() == options
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_trainer_save_and_then_ends_the_scorers(workplace: Make, number: signal.Signals) -> None:
     saves = "signal.signal(signal.SIGTERM, lambda *_: (summarise('Stopped early.'), sys.exit(143)))"
@@ -176,6 +188,28 @@ def test_a_signal_lets_the_trainer_save_and_then_ends_the_scorers(workplace: Mak
     code, out, err = finish(process)
     assert (code, err) == (128 + number, "")
     assert out.splitlines()[-3:] == ["Stopped early.", GO_ON, "Run folder: out"]
+
+
+def test_a_signal_that_comes_after_the_last_step_changes_nothing(workplace: Make) -> None:
+    ends = "signal.signal(signal.SIGTERM, lambda *_: (summarise('Trained.'), sys.exit(0)))"
+    place = workplace(f"record(step=60)\n{ends}\ntell('ready')\nstays()", LEAVES_WITH_TRAINER)
+    process = place.start()
+    assert place.told() == "ready"
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == ["Trained.", "Run folder: out"]
+
+
+def test_a_trainer_that_fails_while_it_saves_is_told_as_such(workplace: Make) -> None:
+    fails = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('error: no place to save'))"
+    place = workplace(f"record(step=50)\n{fails}\ntell('ready')\nstays()", LEAVES_WITH_TRAINER)
+    process = place.start()
+    assert place.told() == "ready"
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, err) == (128 + signal.SIGINT, "error: no place to save\n")
+    assert GO_ON in out
 
 
 def test_a_trainer_that_others_stop_in_order_still_has_the_last_word(workplace: Make) -> None:
