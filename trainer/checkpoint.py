@@ -56,18 +56,22 @@ class Checkpoints:
         by_steps = self._options.every > 0 and step % self._options.every == 0
         return by_steps or time.monotonic() >= self._next_at
 
-    def save(self, step: int, state: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) -> None:
         """Write a state after `step` optimiser steps; beside training, which goes on when this returns.
 
         Tensors are copied here, so they may change at once. If the one before is still being written, that is waited
         for, but not for long. A failure to write is logged and counted; the run goes on.
+
+        Args:
+            own: more of the state, which nobody else holds: it is not copied again.
         """
         if not self.close():
             self.fail(step, PeerTimeout(self._wait.words()))
             return
         self._next_at = time.monotonic() + self._options.every_s
         self._wait = Wait(f"the checkpoint of step {step} to be written", WRITE_S, "is the disk stuck?")
-        self._writer = threading.Thread(target=self._write, args=(step, copied(state)), name="checkpoint", daemon=True)
+        whole = {**copied(state), **(own or {})}
+        self._writer = threading.Thread(target=self._write, args=(step, whole), name="checkpoint", daemon=True)
         self._writer.start()
 
     def fail(self, step: int, error: Exception) -> None:

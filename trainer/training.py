@@ -93,9 +93,9 @@ class Training:
                         "step": step,
                         "generation": self.run.generation,
                         "learner": self.learner.state_dict(),
-                        "batches": self.batches.state_dict(),
                         "record": self.record.state_dict(),
                     },
+                    own={"batches": self.batches.state_dict()},
                 )
             except Exception as error:  # a full disk, a batch that is not read: nothing that training depends on
                 self.checkpoints.fail(step, error)
