@@ -1,4 +1,4 @@
-"""Where sockets meet: ipc paths claimed for one process, and the weights channel beside the control channel."""
+"""Where sockets meet: ipc paths claimed for one process, and beside a control channel weights and other ranks."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import EndpointError
 
-MAX_IPC_PATH_BYTES = 100  # the system's limit on a socket's path, less the suffix of the weights channel
+MAX_IPC_PATH_BYTES = 100  # the system's limit on a socket's path, less what a rank and a channel put behind it
 
 
 def claim_ipc_path(path: Path) -> int:
@@ -46,6 +46,19 @@ def weights_endpoint(control_endpoint: str, weights_port: int) -> str:
         return control_endpoint + ".w"
     host = control_endpoint.removeprefix("tcp://").rpartition(":")[0]
     return f"tcp://{host}:{weights_port}"
+
+
+def rank_endpoint(control_endpoint: str, rank: int, address: str | None = None) -> str:
+    """The control endpoint of another rank of a trainer.
+
+    Args:
+        control_endpoint: rank 0's; over ipc the other's has its path with the rank's number.
+        address: over tcp, HOST:PORT as rank 0 names it.
+    """
+    if control_endpoint.startswith("ipc://"):
+        return f"{control_endpoint}-{rank}"
+    assert address is not None, "ranks on tcp are named"
+    return f"tcp://{address}"
 
 
 def bound_endpoint(asked: str, reported: str) -> str:

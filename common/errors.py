@@ -55,3 +55,9 @@ class NoScorer(MarginstreamError):
     """A run that requires scorers had none for too long. The message says for how long, and how to go on."""
 
     exit_code = 6
+
+
+class RankLost(MarginstreamError):
+    """Another trainer rank has ended, or is silent: no further step can be made together. Its own log says why."""
+
+    exit_code = 7

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -41,7 +41,7 @@ def start(
     options_file: Path,
     *,
     output: IO[bytes] | int | None = None,
-    environment: dict[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     dies_with_parent: bool = False,
     cores: Sequence[int] | None = None,
 ) -> "subprocess.Popen[bytes]":
@@ -50,7 +50,7 @@ def start(
     Args:
         options_file: written with the options and handed over as --config.
         output: where stdout and stderr go; None shares this process's.
-        environment: variables set on top of this process's own.
+        environment: variables set on top of this process's own; None takes one out.
         dies_with_parent: the child gets SIGTERM when the thread that calls this ends, also if this process is killed
             with -9. For a main thread. Linux only; elsewhere it has no effect.
         cores: the only ones that it may use; None leaves it those of this process.
@@ -60,12 +60,13 @@ def start(
     if dies_with_parent or cores:
         parent = str(os.getpid()) if dies_with_parent else ""
         command = ["-I", "-S", "-c", _PREPARED, parent, ",".join(map(str, cores or ())), *command]
+    variables = {**os.environ, **(environment or {})}
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        env={**os.environ, **(environment or {})},
+        env={name: value for name, value in variables.items() if value is not None},
         start_new_session=True,  # Ctrl-C reaches the parent, which ends its children in order
     )
 

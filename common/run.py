@@ -91,9 +91,13 @@ class Timing:
 class Run:
     """Owns the run folder from start to end. `step` counts completed optimiser steps; the loop raises it.
 
+    Of several trainer ranks it is rank 0's, see `trainer.ranks.follower` for the others.
+
     Raises on entering:
         ConfigError: the folder holds files already, another trainer writes there, or its run cannot be resumed.
     """
+
+    rank = 0
 
     def __init__(self, options: TrainerOptions) -> None:
         self.options = options
@@ -110,11 +114,11 @@ class Run:
         self.timing = Timing()
         with ExitStack() as opened:
             opened.enter_context(held_folder(self.folder))
-            self.generation = next_generation(self.folder)
             if not is_supervised(self.options, self.folder):
-                write_options(self.folder, self.options)
+                write_options(self.folder, self.options)  # first: by it the folder is known as that of a run
+            self.generation = next_generation(self.folder)
             replace_file(self.folder / ENVIRONMENT, to_json(describe_environment(), indent=2) + "\n")
-            opened.enter_context(_logging_to(self.folder / "trainer.log"))
+            opened.enter_context(logging_to(self.folder / "trainer.log"))
             self._closing = opened.pop_all()
         logger.info("run folder %s, generation %d", self.folder, self.generation)
         if not self.options.resume:
@@ -170,13 +174,17 @@ class Run:
 
 
 @contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Sends this project's log lines to the file and to stderr, once where stderr is that file."""
+def logging_to(path: Path, *, whose: str = "") -> Iterator[None]:
+    """Sends this project's log lines to the file and to stderr, once where stderr is that file.
+
+    Args:
+        whose: said in each line, where several processes write to one terminal.
+    """
     handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
     if not _is_stderr(path):
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        handler.setFormatter(logging.Formatter(LOG_FORMAT.replace("%(name)s", f"{whose}%(name)s")))
     loggers = [logging.getLogger(name) for name in LOGGED_PACKAGES]
     levels = [each.level for each in loggers]
     for each in loggers:

@@ -18,7 +18,7 @@ from common.errors import ConfigError
 
 METRICS, SUMMARY, GENERATION = "metrics.jsonl", "summary.json", "generation"
 OPTIONS, ENVIRONMENT = "options.toml", "environment.json"
-SUPERVISED_OPTIONS = "options-trainer.toml"
+SUPERVISED_OPTIONS = "options-trainer.toml"  # of several ranks options-trainer-RANK.toml
 
 # What a resumed run may be told anew: where it runs, whom it talks to and what it records, not what it computes.
 _PLACE = {"out", "resume", "device", "threads", "data_root", "data_device"}
@@ -44,7 +44,10 @@ def write_options(folder: Path, options: TrainerOptions) -> Path:
 
 def is_supervised(options: TrainerOptions, folder: Path) -> bool:
     """Whether `run` made the folder and started this trainer: with the options file that it wrote there."""
-    return options.config is not None and options.config.resolve() == folder.resolve() / SUPERVISED_OPTIONS
+    if options.config is None:
+        return False
+    config = options.config.resolve()
+    return config.parent == folder.resolve() and bool(re.fullmatch(r"options-trainer(-\d+)?\.toml", config.name))
 
 
 def claim_folder(options: TrainerOptions) -> Path:
@@ -82,9 +85,11 @@ def _going_on(present: list[str], options: TrainerOptions) -> str:
 
 def _check_resumable(folder: Path, options: TrainerOptions) -> None:
     """Raises ConfigError for a run that has ended, or had options of which another course would have followed."""
-    summary, before = folder / SUMMARY, folder / OPTIONS
-    if summary.exists() and "stopped_by" not in json.loads(summary.read_text(encoding="utf-8")):
-        raise ConfigError(f"--resume: the run in {options.out} has ended; see {summary}, or choose another --out")
+    before = folder / OPTIONS
+    if has_ended(folder):
+        raise ConfigError(
+            f"--resume: the run in {options.out} has ended; see {folder / SUMMARY}, or choose another --out"
+        )
     was = _course(tomllib.loads(before.read_text(encoding="utf-8")))
     now = _course(options.dump())
     for name in sorted(was.keys() | now.keys()):
@@ -94,6 +99,18 @@ def _check_resumable(folder: Path, options: TrainerOptions) -> None:
                 f"and is {now.get(name, 'not given')} now; give the same options (they are in {before}), "
                 "or start a new run with another --out"
             )
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether the folder holds a run that came to its end; one that was stopped has not."""
+    summary = folder / SUMMARY
+    return summary.exists() and "stopped_by" not in json.loads(summary.read_text(encoding="utf-8"))
+
+
+def of_rank(name: str, rank: int) -> str:
+    """`trace.jsonl`, or `trace-rank-1.jsonl`: what a rank writes beside rank 0."""
+    stem, suffix = os.path.splitext(name)
+    return f"{stem}-rank-{rank}{suffix}" if rank else name
 
 
 def _course(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +158,7 @@ def _claim_default(wanted: Path) -> Path:
 
 def discard_folder(folder: Path) -> None:
     """Takes back the folder of a run that never trained, so that the corrected command may name it again."""
-    for pattern in ("options*.toml", "*.log", ENVIRONMENT, GENERATION, METRICS, SUMMARY, "model.pt", "trace.jsonl"):
+    for pattern in ("options*.toml", "*.log", ENVIRONMENT, GENERATION, METRICS, SUMMARY, "model.pt", "trace*.jsonl"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)

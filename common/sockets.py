@@ -3,28 +3,41 @@
 Owned by the one thread of `common.transport`; before that starts, by whoever opens them.
 """
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import zmq
 
+from common.config.endpoint import is_interface
 from common.endpoints import bound_endpoint, claim_ipc_path, port_of
 from common.errors import EndpointError
 from common.inflow import Inflow
 from common.security import Security, arm
 from common.security.gate import Gate
 
-Channel = Literal["control", "weights"]
+Channel = str
 CONTROL: Channel = "control"
 WEIGHTS: Channel = "weights"
 
+# ZeroMQ's threads: one for all that is small, the others for weights: encrypting a bucket holds no heartbeat up.
+CORES_A_THREAD, MOST_WEIGHTS_THREADS = 8, 4
+NUM_WEIGHTS_THREADS = max(1, min(MOST_WEIGHTS_THREADS, (os.cpu_count() or 1) // CORES_A_THREAD))
+CONTROL_THREAD, WEIGHTS_THREADS = 1, ((1 << NUM_WEIGHTS_THREADS) - 1) << 1  # masks
+
 POLLIN = int(zmq.POLLIN)  # enums cost microseconds a frame
-FrameLimits = int | Mapping[Channel, int]  # the largest frame in bytes, on every channel or by channel
+FrameLimits = int | Mapping[Channel, int]  # the largest frame in bytes, on every channel or by kind of channel
+MAX_SOCKETS = 8192  # three for each rank of a trainer: a connection, and two that watch its handshakes
 
 RECEIVED = 256  # messages of one peer that wait here; more wait there, where they cost its memory
 FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
+
+
+def control_of(rank: int) -> Channel:
+    """The channel on which a scorer talks to this rank of a trainer; rank 0's is `CONTROL`. All are of its kind."""
+    return CONTROL if rank == 0 else f"{CONTROL}-{rank}"
 
 
 class Sockets:
@@ -42,8 +55,8 @@ class Sockets:
         self._security = security
         self._gate = security if isinstance(security, Gate) else None
         self._wake_fd = wake_fd
-        self._context = zmq.Context()
-        self._context.setsockopt(zmq.IO_THREADS, 2)  # one may be busy with a bucket while the other beats
+        self._context = zmq.Context(io_threads=1 + NUM_WEIGHTS_THREADS)
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._endpoints: dict[Channel, str] = {}
         self._locks: list[int] = []
         self.by_channel: dict[Channel, zmq.Socket[bytes]] = {}
@@ -63,7 +76,7 @@ class Sockets:
         router = self._new_socket(zmq.ROUTER, channel, endpoint)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
-            router.bind(endpoint)
+            _bind(router, endpoint)
         except zmq.ZMQError as error:
             router.close(0)
             raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; choose another --listen") from error
@@ -76,19 +89,37 @@ class Sockets:
         return bound
 
     def connect(self, channel: Channel, endpoint: str) -> None:
-        """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet."""
-        if channel in self.by_channel:
-            self.by_channel.pop(channel).close(0)
+        """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet.
+
+        Raises:
+            EndpointError: tcp that nothing guards, an endpoint that cannot be, or no socket left to this process.
+        """
         dealer = self._new_socket(zmq.DEALER, channel, endpoint)
-        dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
-        dealer.connect(endpoint)
+        try:
+            dealer.setsockopt(zmq.IMMEDIATE, 1)  # queue only for a connection that exists
+            dealer.connect(endpoint)
+        except zmq.ZMQError as error:
+            dealer.close(0)
+            raise EndpointError(f"cannot connect to {endpoint}: {error.strerror}") from error
+        if channel in self.by_channel:
+            self.by_channel[channel].close(0)
         self._open(channel, dealer, endpoint)
 
+    def disconnect(self, channel: Channel) -> None:
+        """Close a channel's socket, once its last words have left or `FAREWELL_MS` are over."""
+        self.by_channel.pop(channel).close(FAREWELL_MS)
+        del self._endpoints[channel]
+        self._list()
+
     def _new_socket(self, kind: int, channel: Channel, endpoint: str) -> "zmq.Socket[bytes]":
-        created = self._context.socket(kind)
+        try:
+            created = self._context.socket(kind)
+        except zmq.ZMQError as error:
+            raise EndpointError(f"no socket for {endpoint}: {error.strerror}; see ulimit -n") from error
         created.setsockopt(zmq.LINGER, 0)
         limit = self._max_frame_bytes  # of a frame, not a message
-        created.setsockopt(zmq.MAXMSGSIZE, limit if isinstance(limit, int) else limit[channel])
+        created.setsockopt(zmq.MAXMSGSIZE, limit if isinstance(limit, int) else limit[channel.partition("-")[0]])
+        created.setsockopt(zmq.AFFINITY, WEIGHTS_THREADS if channel == WEIGHTS else CONTROL_THREAD)
         created.setsockopt(zmq.RCVHWM, RECEIVED)
         created.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
         created.setsockopt(zmq.RECONNECT_IVL, 50)
@@ -97,6 +128,9 @@ class Sockets:
         if endpoint.startswith("tcp://"):
             try:
                 arm(self._security, created, endpoint)
+            except zmq.ZMQError as error:
+                created.close(0)
+                raise EndpointError(f"no socket for {endpoint}: {error.strerror}; see ulimit -n") from error
             except EndpointError:
                 created.close(0)
                 raise
@@ -119,8 +153,11 @@ class Sockets:
             os.close(lock)
 
     def _open(self, channel: Channel, created: "zmq.Socket[bytes]", endpoint: str) -> None:
-        """Takes it in; the tables stay the same objects, as the thread holds on to them."""
         self.by_channel[channel], self._endpoints[channel] = created, endpoint
+        self._list()
+
+    def _list(self) -> None:
+        """After a change; the tables stay the same objects, as the thread holds on to them."""
         self.channels.clear()
         for name, own in self.by_channel.items():
             is_tcp = self._endpoints[name].startswith("tcp://")
@@ -129,3 +166,21 @@ class Sockets:
             self.channels[own] = name, is_router, self._gate if is_open else None, self.inflow if is_open else None
         asked = [] if self._gate is None or self._gate.asked is None else [self._gate.asked]
         self.polled[:] = [(own, POLLIN) for own in (self._wake_fd, *self.by_channel.values(), *asked)]
+
+
+def _bind(router: "zmq.Socket[bytes]", endpoint: str) -> None:
+    """Of an interface that is named, take the IPv4 address if it has one.
+
+    With IPV6 set ZeroMQ takes an IPv6 one if there is any, such as the link-local one that nearly every interface has,
+    and IPv4 peers knock in vain.
+    """
+    if is_interface(endpoint):
+        router.setsockopt(zmq.IPV6, 0)
+        try:
+            router.bind(endpoint)
+            return
+        except zmq.ZMQError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            router.setsockopt(zmq.IPV6, 1)
+    router.bind(endpoint)

@@ -4,7 +4,7 @@ A process has one `IOThread`. It owns every socket of the process, polls them, a
 touches a socket. Other threads hand it work with `post`, which never blocks.
 
 Two channels, each a ROUTER on the trainer and a DEALER on the scorer: CONTROL for small messages, WEIGHTS for buckets,
-so that a large reply never stands in front of a heartbeat.
+so that a large reply never stands in front of a heartbeat. A scorer has a control channel for each rank of its trainer.
 
 Hazards, as met: PUB with CONFLATE keeps one frame of a multipart message; PUSH loses accepted messages with its peer;
 a ROUTER drops silently what it cannot route unless ROUTER_MANDATORY is set; a peer that reconnects with a fixed
@@ -34,9 +34,7 @@ from common.waiting import Wait, joined, reported
 Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
-TICK_S = 0.1
-STALLED_S, CATCH_UP_S = 1.0, 2.0
-STUCK_S = 30.0
+TICK_S, STALLED_S, CATCH_UP_S, STUCK_S = 0.1, 1.0, 2.0, 30.0
 NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
 _send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
 
@@ -81,10 +79,9 @@ class IOThread:
         self._own = Sockets(max_frame_bytes, security, self._mailbox.wake_fd)
         self.events = self._own.inflow.events
         self._sockets, self._channels, self._polled = self._own.by_channel, self._own.channels, self._own.polled
-        self._stopping = False
+        self._stopping = self._is_reported = False
         self._next_tick = 0.0
         self._ticked_at = time.monotonic()
-        self._is_reported = False
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -98,6 +95,10 @@ class IOThread:
     def connect(self, channel: Channel, endpoint: str) -> None:
         """Connect a DEALER, replacing the channel's socket if there was one; the peer need not be there yet."""
         self._own.connect(channel, endpoint)
+
+    def disconnect(self, channel: Channel) -> None:
+        """Close a channel that was connected, once its last words have left. On the I/O thread only."""
+        self._own.disconnect(channel)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

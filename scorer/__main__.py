@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from common.cli import guard
 from common.config import ScorerOptions, describe_options, load_options
 from common.memory import keep_freed_memory
+from common.open_files import allow_many_open_files
 from common.waiting import stacks_on_signal
 
 
@@ -21,6 +22,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 0
     stacks_on_signal()
     keep_freed_memory()
+    allow_many_open_files()
     from scorer import loop
 
     return loop.main(options)

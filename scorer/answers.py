@@ -1,4 +1,4 @@
-"""What every scorer with data does the same way: reading the samples of leases, and the answer to one."""
+"""What every scorer with data does the same way: the answer to a lease."""
 
 import math
 
@@ -6,20 +6,10 @@ import torch
 from torch import Tensor
 
 from common.arrays import as_array
-from common.config import ScorerOptions
-from common.data.augment import Augmentation
-from common.data.reader import SampleReader, Samples
-from common.data.source import Source
-from common.order import Order
+from common.data.reader import Samples
 from common.protocol import Array, Candidates, Lease, Version, Welcome, pack_mask
 from common.scoring import Scored
 from common.selection.select import highest, lowest
-
-
-def make_reader(options: ScorerOptions, source: Source, welcome: Welcome) -> SampleReader:
-    """Samples by the positions of the leases of this session."""
-    augmentation = Augmentation(options.augment, welcome.seed, source.sample)
-    return SampleReader(source, augmentation, Order(source.sample.num_samples, welcome.seed, "candidates"))
 
 
 def make_answer(

@@ -47,7 +47,10 @@ class Backend(Protocol):
         ...
 
     def begin(self, welcome: Welcome) -> None:
-        """A trainer welcomed this scorer: its order, seed and scores hold from now on."""
+        """A rank of a trainer welcomed this scorer: its shard, order, seed and scores hold for it from now on.
+
+        Ranks of one generation are of one trainer, and are served in turns without beginning anew.
+        """
 
     def load(self, staged: StagedWeights) -> None: ...
 
@@ -59,14 +62,14 @@ EMBEDDINGS = {"errors": 10, "features": 16}  # what the synthetic scorer sends, 
 
 @runtime_checkable
 class Learner(Protocol):
-    """A backend that the trainer tells of true losses."""
+    """A backend that the trainer tells of true losses. Sample ids are those of the whole data set."""
 
-    def learn(self, feedback: Feedback) -> PredictorState | None:
-        """One step of training; now and then the parameters, for the trainer to keep and hand on."""
+    def learn(self, feedback: Feedback, rank: int = 0) -> PredictorState | None:
+        """One step of training; now and then the parameters, for this rank to keep and hand on."""
         ...
 
-    def load_state(self, state: PredictorState) -> None:
-        """Take the parameters of whoever trained."""
+    def load_state(self, state: PredictorState, rank: int = 0) -> None:
+        """Take the parameters of whoever trained, of this rank."""
         ...
 
 

@@ -17,7 +17,8 @@ from scorer.staging import StagedWeights, Transfer
 
 log = logging.getLogger(__name__)
 
-TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again
+TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again, over another connection
+LONGEST_S = 160.0  # each time twice as long as before: a slow connection gets its bucket through in the end
 
 
 class Fetcher:
@@ -28,6 +29,8 @@ class Fetcher:
         check_manifest: raises ProtocolError if weights of that layout do not fit the model; where they land, or None to
             keep their layout.
         events: counters of what happened, by name.
+        reconnect: opens another connection in place of one on which nothing arrives: after a cut the kernel tries the
+            old one ever more seldom.
     """
 
     def __init__(
@@ -35,8 +38,11 @@ class Fetcher:
         send: Callable[[Fetch], bool],
         check_manifest: Callable[[Weights], Landing | None],
         events: "collections.Counter[str] | None" = None,
+        reconnect: Callable[[], object] = lambda: None,
     ) -> None:
         self._send = send
+        self._reconnect = reconnect
+        self._patience_s = TRANSFER_S
         self._check_manifest = check_manifest
         self._events = collections.Counter() if events is None else events
         self._session: int | None = None
@@ -54,6 +60,7 @@ class Fetcher:
 
     def forget(self) -> None:
         self._session = self._transfer = self.staged = self._newest = self._have = None
+        self._patience_s = TRANSFER_S
 
     def hint(self, version: Version) -> None:
         """There is a version; fetch it if it is the newest heard of."""
@@ -81,10 +88,16 @@ class Fetcher:
         self._transfer = None
 
     def tick(self, now: float) -> None:
-        if self._transfer is not None and now - self._heard_at > TRANSFER_S:
+        if self._transfer is not None and now - self._heard_at > self._patience_s:
             self._events["transfers that stopped"] += 1
-            log.warning("weights %s stopped arriving; asking again", tuple(self._transfer.version))
+            log.warning(
+                "weights %s: nothing arrived for %.0f s; asking again over another connection",
+                tuple(self._transfer.version),
+                self._patience_s,
+            )
             self._transfer = None
+            self._patience_s = min(2 * self._patience_s, LONGEST_S)
+            self._reconnect()
         self._start()
 
     def receive(self, message: Weights) -> None:
@@ -95,10 +108,10 @@ class Fetcher:
         """
         transfer = self._transfer
         if transfer is None or (message.version, message.bucket) != (transfer.version, transfer.received):
-            return  # of a transfer that was given up; what is missing now is asked for again after `TRANSFER_S`
+            return  # of a transfer that was given up
         landing = self._check_manifest(message) if message.bucket == 0 else None
         staged = transfer.receive(message, landing)
-        self._heard_at = time.monotonic()
+        self._heard_at, self._patience_s = time.monotonic(), TRANSFER_S
         if staged is None:
             self._ask()
             return

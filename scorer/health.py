@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from common.health.checks import Check, Pulse, moved
 from common.transport import STUCK_S, IOThread
 from common.waiting import reported
-from scorer.dialogue import Dialogue
+from scorer.ranks import Ranks
 from scorer.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Watched:
         bound_s: how long it may take for a chunk.
     """
 
-    dialogue: Dialogue
+    ranks: Ranks
     stopwatch: Stopwatch
     io: IOThread
     pulse: Pulse = field(default_factory=Pulse)
@@ -70,9 +70,11 @@ def alive(watched: Watched) -> Iterator[Check]:
 
 def ready(watched: Watched) -> Iterator[Check]:
     """Whether leases can be served."""
-    welcome, resident = watched.dialogue.inbox.welcome, watched.dialogue.inbox.resident
-    words = (
-        "no trainer has welcomed this scorer" if welcome is None else f"in session with generation {welcome.generation}"
-    )
+    welcome, resident = watched.ranks.first.welcome, watched.ranks.versions.resident
+    words = "no trainer has welcomed this scorer"
+    if welcome is not None:
+        words = f"in session with generation {welcome.generation}"
+        if welcome.num_ranks > 1:
+            words += f", {watched.ranks.num_in_session} of {welcome.num_ranks} ranks"
     yield Check("session", welcome is not None, words)
     yield Check("weights", resident is not None, "none yet" if resident is None else f"of step {resident.step}")

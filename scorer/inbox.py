@@ -1,6 +1,8 @@
-"""What a trainer asked of this scorer within a session: leases to score, and what a predictor of losses learns from."""
+"""What a rank asked of this scorer within a session: leases to score, and what a predictor of losses learns from."""
 
 import collections
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ from common.protocol import Feedback, Lease, PredictorState, Revoke, Version, We
 from common.protocol.limits import MAX_LEASES
 
 MAX_FEEDBACK = 64  # messages that wait to be learned from; the newest ones, where training is faster than learning
-MAX_HELD_BYTES = 256 << 20  # of past losses, in leases and in feedback
+MAX_HELD_BYTES = 256 << 20  # of past losses, in leases and in feedback: of all ranks, each has its part
 
 
 class Work(NamedTuple):
@@ -20,33 +22,46 @@ class Work(NamedTuple):
     version: Version | None
 
 
+class Held(NamedTuple):
+    """A lease, and by `time.monotonic()` when its answer is due."""
+
+    lease: Lease
+    due_at: float
+
+
+class Told(NamedTuple):
+    """Feedback, and when it came."""
+
+    feedback: Feedback
+    at: float
+
+
 @dataclass
 class Inbox:
     """Shared by two threads; the caller serialises all calls. Without a welcome nothing is taken in.
 
     Attributes:
         leases: in order of arrival; includes the one that is being scored.
-        resident: the version that leases are measured by.
         events: counters of what happened, by name.
     """
 
     welcome: Welcome | None = None
-    leases: dict[int, Lease] = field(default_factory=dict)
-    resident: Version | None = None
+    leases: dict[int, Held] = field(default_factory=dict)
     _state: PredictorState | None = None
-    _feedback: collections.deque[Feedback] = field(default_factory=lambda: collections.deque(maxlen=MAX_FEEDBACK))
-    _has_learned: bool = False  # the last work was feedback
+    _feedback: collections.deque[Told] = field(default_factory=lambda: collections.deque(maxlen=MAX_FEEDBACK))
     events: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def begin(self, welcome: Welcome) -> None:
-        """A new session: nothing of an earlier one holds, for the same version of another trainer is other weights."""
+        """A new session: nothing of an earlier one holds."""
         self.forget()
         self.welcome = welcome
 
     def forget(self) -> None:
-        self.welcome = self.resident = self._state = None
+        self.welcome = self._state = None
         self.leases.clear()
         self._feedback.clear()
+
+    # -- what arrives -------------------------------------------------------------------------------------------------
 
     def add_lease(self, lease: Lease) -> None:
         """Raises ProtocolError for one of more positions than agreed, or more leases than anybody needs."""
@@ -56,47 +71,53 @@ class Inbox:
             raise ProtocolError(
                 f"lease {lease.lease} is of {lease.stop - lease.start} positions, a chunk has {self.welcome.chunk_size}"
             )
-        held_bytes = sum(_bytes_of(held) for held in self.leases.values()) + _bytes_of(lease)
-        if len(self.leases) >= MAX_LEASES or held_bytes > MAX_HELD_BYTES:
+        held_bytes = sum(_bytes_of(held.lease) for held in self.leases.values()) + _bytes_of(lease)
+        if len(self.leases) >= MAX_LEASES or held_bytes > self._most_bytes(self.welcome):
             raise ProtocolError(
                 f"{len(self.leases) + 1} leases of {held_bytes} bytes at a time; a scorer holds at most "
-                f"{MAX_LEASES}, of {MAX_HELD_BYTES} bytes"
+                f"{MAX_LEASES}, of {self._most_bytes(self.welcome)} bytes"
             )
-        self.leases[lease.lease] = lease
+        self.leases[lease.lease] = Held(lease, time.monotonic() + lease.deadline_s)
 
     def revoke(self, revoke: Revoke) -> None:
         for lease in revoke.leases:
             self.events["leases revoked"] += self.leases.pop(lease, None) is not None
 
     def add_feedback(self, feedback: Feedback) -> None:
-        if self.welcome is not None:
-            self.events["feedback dropped"] += len(self._feedback) == MAX_FEEDBACK
-            self._feedback.append(feedback)
-            while len(self._feedback) > 1 and sum(map(_bytes_of, self._feedback)) > MAX_HELD_BYTES:
-                self._feedback.popleft()
-                self.events["feedback dropped"] += 1
+        if self.welcome is None:
+            return
+        self.events["feedback dropped"] += len(self._feedback) == MAX_FEEDBACK
+        self._feedback.append(Told(feedback, time.monotonic()))
+        most_bytes = self._most_bytes(self.welcome)
+        while len(self._feedback) > 1 and sum(_bytes_of(told.feedback) for told in self._feedback) > most_bytes:
+            self._feedback.popleft()
+            self.events["feedback dropped"] += 1
 
     def add_state(self, state: PredictorState) -> None:
         """Parameters to take before anything else; the latest count."""
         if self.welcome is not None:
             self._state = state
 
-    def next_work(self) -> Work | None:
-        """Parameters first, then feedback and leases in turns while there are both, so that neither starves."""
-        if self.welcome is None:
-            return None
-        order = self._next_order()
-        return None if order is None else Work(order, self.welcome, self.resident)
+    def _most_bytes(self, welcome: Welcome) -> int:
+        return MAX_HELD_BYTES // welcome.num_ranks
 
-    def _next_order(self) -> Lease | Feedback | PredictorState | None:
-        if self._state is not None:
-            state, self._state = self._state, None
-            return state
-        resident = self.resident
-        servable = (lease for lease in self.leases.values() if resident and lease.oldest_step <= resident.step)
-        lease = next(servable, None)
-        self._has_learned = bool(self._feedback) and (lease is None or not self._has_learned)
-        return self._feedback.popleft() if self._has_learned else lease
+    # -- what is to be done -------------------------------------------------------------------------------------------
+
+    def take_state(self) -> PredictorState | None:
+        state, self._state = self._state, None
+        return state
+
+    def servable(self, resident: Version) -> Iterator[Held]:
+        """The leases that this version is recent enough for; they stay here until they are answered."""
+        return (held for held in self.leases.values() if held.lease.oldest_step <= resident.step)
+
+    @property
+    def fed_at(self) -> float | None:
+        """Since when feedback has waited; None if there is none."""
+        return self._feedback[0].at if self._feedback else None
+
+    def take_feedback(self) -> Feedback:
+        return self._feedback.popleft().feedback
 
 
 def _bytes_of(message: Lease | Feedback) -> int:

@@ -1,7 +1,5 @@
 """The scorer's side of the protocol: HELLO until welcomed, leases in, candidates out, weights fetched when hinted.
 
-A scorer that needs no weights fetches none: whatever version the trainer announces counts as resident at once.
-
 The I/O thread keeps the link alive while the main thread computes: it beats, fetches the newest weights into a staging
 buffer and queues leases. The main thread takes work with `next_work`, and is the only one that touches the model.
 """
@@ -11,21 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from common.endpoints import weights_endpoint
 from common.errors import PeerTimeout, ProtocolError
-from common.protocol import (
-    Candidates,
-    Goodbye,
-    Heartbeat,
-    Hello,
-    Lease,
-    Message,
-    PredictorState,
-    Return,
-    Weights,
-    decode,
-    encode,
-)
+from common.protocol import Candidates, Hello, Lease, PredictorState, Return, Weights, Welcome, decode
 from common.security.credentials import Credentials, Insecure
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from common.waiting import reported
@@ -33,21 +18,20 @@ from scorer.dialogue import Dialogue
 from scorer.health import Watched
 from scorer.inbox import Work
 from scorer.landing import Landing
+from scorer.ranks import Ranks
 from scorer.staging import StagedWeights
 from scorer.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-HELLO_EVERY_S = 1.0
-FRESH_AFTER_S = 5.0  # without a word from the trainer; for a handshake over a slow connection it is long enough
 CONTROL_BYTES, WEIGHTS_BYTES = 32 << 20, 4 << 20  # of a frame: past losses of a chunk, and a bucket or a manifest
 
 
 class Link:
-    """A connection to one trainer. Use as a context manager: leaving it gives all leases back.
+    """A connection to one trainer, of one rank or more. Use as a context manager: leaving it gives all leases back.
 
     Args:
-        endpoint: of the trainer's control channel.
+        endpoint: of the control channel of the trainer's rank 0.
         hello: what this scorer is.
         connect_s: how long to look for a trainer, at the start and after it fell silent.
         check_manifest: see `scorer.fetcher.Fetcher`.
@@ -70,39 +54,31 @@ class Link:
         security: Credentials | Insecure | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._is_remote = endpoint.startswith("tcp://")
-        self._hello = hello
         self._connect_s = connect_s
         self._security = security
         self.changed = threading.Condition()
         self.stopwatch = Stopwatch()
-        self._taken_in: int | None = None  # session of the weights that the main thread loads
-        self._worked_for: int | None = None  # session of the work that the main thread does
-        self._next_hello = 0.0
-        self._next_beat = 0.0
-        self._connected_at = 0.0
-        self._dialogue = Dialogue(
+        self._taken_in: Welcome | None = None  # of the session whose weights the main thread loads
+        self._worked_for: Welcome | None = None  # of the session whose work the main thread does
+        limits: dict[Channel, int] = {CONTROL: CONTROL_BYTES, WEIGHTS: WEIGHTS_BYTES}
+        self._io = IOThread("scorer-io", self, max_frame_bytes=limits, security=security)
+        self._ranks = Ranks(
             endpoint,
             hello,
-            answer=self._send,
-            fetch=lambda fetch: self._send(fetch, WEIGHTS),
-            open_weights=lambda port: self._io.connect(WEIGHTS, weights_endpoint(endpoint, port)),
+            self._io,
             check_manifest=check_manifest,
             wants_weights=wants_weights,
             stopwatch=self.stopwatch,
         )
-        self._inbox = self._dialogue.inbox
-        limits: dict[Channel, int] = {CONTROL: CONTROL_BYTES, WEIGHTS: WEIGHTS_BYTES}
-        self._io = IOThread("scorer-io", self, max_frame_bytes=limits, security=security)
-        self.watched = Watched(self._dialogue, self.stopwatch, self._io)
+        self.watched = Watched(self._ranks, self.stopwatch, self._io)
 
     def __enter__(self) -> "Link":
-        self._connect(time.monotonic())
+        self._ranks.first.connect(time.monotonic())
         self._io.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._io.post(lambda: self._send(Goodbye("the scorer stops")))
+        self._io.post(lambda: self._ranks.say_goodbye("the scorer stops"))
         self._io.stop()
 
     # -- main thread --------------------------------------------------------------------------------------------------
@@ -110,25 +86,25 @@ class Link:
     def next_work(self) -> StagedWeights | Work | None:
         """What to do next: newer weights to load, a lease that the resident weights may serve, or None at the end.
 
-        Weights come first: latest wins, and a swap is only ever asked for here, between two chunks. A scorer that
-        learns gets parameters to load first, then feedback and leases in turns while there are both.
+        Weights come first: latest wins, and a swap is only ever asked for here, between two chunks. What comes after
+        them, see `scorer.turns.Turns`.
 
         Raises:
             Rejected: the trainer refused this scorer.
             ProtocolError: it keeps sending what makes no sense.
             PeerTimeout: no trainer was heard for `connect_s`.
         """
+        ranks = self._ranks
         with self.changed:
             while True:
                 self.watched.pulse.beat()
                 self._io.check()
-                state = self._dialogue.state
-                if state.error is not None:
-                    raise state.error
-                if state.ended is not None:
-                    log.info("ending: %s", state.ended)
+                if ranks.state.error is not None:
+                    raise ranks.state.error
+                if ranks.state.ended is not None:
+                    log.info("ending: %s", ranks.state.ended)
                     return None
-                if (silent_s := time.monotonic() - state.heard_at) > self._connect_s:
+                if (silent_s := time.monotonic() - ranks.first.heard_at) > self._connect_s:
                     raise PeerTimeout(
                         reported(
                             f"no trainer heard at {self._endpoint} for {silent_s:.0f} s; "
@@ -137,18 +113,13 @@ class Link:
                     )
                 if not self._io.alive:
                     raise self._io.error or RuntimeError("the I/O thread ended")
-                if self._inbox.welcome is not None and (staged := self._dialogue.fetcher.take()) is not None:
-                    self._taken_in = self._inbox.welcome.session
+                if ranks.first.welcome is not None and (staged := ranks.versions.fetcher.take()) is not None:
+                    self._taken_in = ranks.first.welcome
                     return staged
-                if (work := self._inbox.next_work()) is not None:
-                    self._worked_for = work.welcome.session
+                if (work := ranks.next_work()) is not None:
+                    self._worked_for = work.welcome
                     return work
                 self.changed.wait(0.5)
-
-    def _is_in_session(self) -> bool:
-        """Whether the main thread works for this session: leases of another trainer may have the same numbers."""
-        welcome = self._inbox.welcome
-        return welcome is not None and welcome.session == self._worked_for
 
     @property
     def _trouble(self) -> str | None:
@@ -157,30 +128,43 @@ class Link:
     def loaded(self, staged: StagedWeights) -> None:
         """The staged weights were copied into the model: their buffer may be filled again."""
         with self.changed:
-            welcome = self._inbox.welcome
-            if welcome is not None and welcome.session == self._taken_in:
-                self._inbox.resident = staged.version
+            if self._taken_in is not None and self._ranks.first.welcome is self._taken_in:
+                self._ranks.versions.resident = staged.version
         self._io.post(lambda: self._give_back(staged))
 
     def answer(self, lease: Lease, candidates: Candidates) -> None:
-        """Send a chunk's scores, unless the lease was revoked or the session ended meanwhile."""
+        """Send a chunk's scores to whom `next_work` named, unless the lease was revoked or the session has ended."""
         with self.changed:
-            self._dialogue.state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
-            if not self._is_in_session() or self._inbox.leases.pop(lease.lease, None) is None:
-                self._dialogue.events["results nobody wanted"] += 1
+            self._ranks.state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
+            asker = self._asker_of(lease)
+            if asker is None:
+                self._ranks.state.events["results nobody wanted"] += 1
                 return
-        self._io.post(lambda: self._send_candidates(candidates))
+        self._io.post(lambda: asker.send_candidates(candidates))
 
     def send(self, state: PredictorState) -> None:
-        """Send parameters to the trainer."""
-        self._io.post(lambda: self._send(state))
+        """Send parameters to the rank whose feedback `next_work` gave."""
+        with self.changed:
+            asker = self._asker
+        if asker is not None:
+            self._io.post(lambda: asker.line.send(state))
 
     def give_back(self, lease: Lease) -> None:
         """Return a lease that cannot be served."""
         with self.changed:
-            if not self._is_in_session() or self._inbox.leases.pop(lease.lease, None) is None:
-                return
-        self._io.post(lambda: self._send(Return((lease.lease,))))
+            asker = self._asker_of(lease)
+        if asker is not None:
+            self._io.post(lambda: asker.line.send(Return((lease.lease,))))
+
+    @property
+    def _asker(self) -> Dialogue | None:
+        """Whose work the main thread does, unless that session is over: leases of others may have the same numbers."""
+        return None if self._worked_for is None else self._ranks.of(self._worked_for)
+
+    def _asker_of(self, lease: Lease) -> Dialogue | None:
+        """Who wants the answer to this lease, and then no more; None if nobody does."""
+        asker = self._asker
+        return None if asker is None or asker.inbox.leases.pop(lease.lease, None) is None else asker
 
     def stop(self, why: str) -> None:
         """Make `next_work` return None. Safe in a signal handler's thread and from any other."""
@@ -192,55 +176,32 @@ class Link:
         pass
 
     def on_stop(self) -> None:
-        self._dialogue.room.forget()
+        for dialogue in self._ranks:
+            dialogue.room.forget()
 
     def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
         with self.changed:
+            dialogue = self._ranks.on(channel)
+            if dialogue is None:
+                return
             try:
-                self._dialogue.hear(decode(frames))
+                dialogue.hear(decode(frames))
             except ProtocolError as error:
-                self._dialogue.on_nonsense(error, is_weights=channel == WEIGHTS)
+                if channel == WEIGHTS:  # they start anew
+                    self._ranks.versions.fetcher.retry()
+                dialogue.on_nonsense(error)
             self.changed.notify_all()
 
     def on_tick(self, now: float) -> None:
         self.watched.check()
         with self.changed:
-            state, inbox = self._dialogue.state, self._inbox
-            if inbox.welcome is None:
-                if self._is_remote and now - max(state.heard_at, self._connected_at) > FRESH_AFTER_S:
-                    self._connect(now)  # after a cut the kernel tries the old one ever more seldom
-                if now >= self._next_hello and state.error is None and self._send(self._hello):
-                    self._dialogue.hellos += 1
-                    self._next_hello = now + HELLO_EVERY_S  # without a connection the next tick tries again
-                return
-            if now - state.heard_at > inbox.welcome.silence_s:
-                self._dialogue.events["silences of the trainer"] += 1
-                log.warning("trainer silent for %.0f s; looking for it", now - state.heard_at)
-                self._dialogue.forget_session()
-                return
-            if now >= self._next_beat:
-                self._next_beat = now + inbox.welcome.heartbeat_s
-                spent = self.stopwatch.spent()
-                self._send(Heartbeat(state.progress, inbox.resident, tuple(inbox.leases), state.progress, spent))
-            self._dialogue.fetcher.tick(now)
-
-    def _connect(self, now: float) -> None:
-        self._connected_at = now
-        self._io.connect(CONTROL, self._endpoint)
-
-    def _send(self, message: Message, channel: Channel = CONTROL) -> bool:
-        return self._io.send(channel, encode(message)) is not False
-
-    def _send_candidates(self, candidates: Candidates) -> None:
-        placed = self._dialogue.room.placed(candidates)
-        if not self._send(placed):
-            self._dialogue.room.take_back(placed)
+            self._ranks.tick(now)
 
     def _end(self, why: str) -> None:
         with self.changed:
-            self._dialogue.state.ended = why
+            self._ranks.state.ended = why
             self.changed.notify_all()
 
     def _give_back(self, staged: StagedWeights) -> None:
         with self.changed:
-            self._dialogue.fetcher.give_back(staged)
+            self._ranks.versions.fetcher.give_back(staged)

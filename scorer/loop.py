@@ -67,7 +67,7 @@ def serve(link: Link, backend: Backend, tracing: "Tracing | None" = None) -> Non
     Args:
         tracing: begins with the first chunk that is scored with weights of the run's second half.
     """
-    session: int | None = None
+    begun: dict[int, int] = {}  # the session that the backend knows of, by rank
     stopwatch = link.stopwatch
     while (work := link.next_work()) is not None:
         if isinstance(work, StagedWeights):
@@ -75,9 +75,9 @@ def serve(link: Link, backend: Backend, tracing: "Tracing | None" = None) -> Non
                 backend.load(work)
             link.loaded(work)
             continue
-        if session != work.welcome.session:
+        if begun.get(work.welcome.rank) != work.welcome.session:
             backend.begin(work.welcome)
-            session = work.welcome.session
+            begun[work.welcome.rank] = work.welcome.session
         if isinstance(work.order, Lease):
             if not backend.wants_weights:
                 backend.version = work.version
@@ -93,8 +93,8 @@ def serve(link: Link, backend: Backend, tracing: "Tracing | None" = None) -> Non
         assert isinstance(backend, Learner), f"{type(work.order).__name__} for a scorer that does not learn"
         with stopwatch.during("answer_s"):
             if not isinstance(work.order, Feedback):
-                backend.load_state(work.order)
-            elif (state := backend.learn(work.order)) is not None:
+                backend.load_state(work.order, work.welcome.rank)
+            elif (state := backend.learn(work.order, work.welcome.rank)) is not None:
                 link.send(state)
 
 

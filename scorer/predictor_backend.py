@@ -5,6 +5,7 @@ After Katharopoulos & Fleuret 2017, arXiv:1706.00043; see `common.predictor`. In
 
 import logging
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -27,6 +28,7 @@ from common.protocol import (
     Welcome,
     pack_mask,
 )
+from common.shard import Shard
 from scorer.staging import StagedWeights
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,20 @@ SCORES = ("predicted-loss",)
 STATE_EVERY = 100  # updates between two copies of the parameters to the trainer
 
 
+@dataclass
+class Share:
+    """What one rank of a trainer has here: the order of its samples, and a predictor that learns from its losses."""
+
+    shard: Shard
+    order: Order
+    training: PredictorTraining
+
+
 class PredictorBackend:
-    """See `scorer.backend.Backend` and `Learner`. The predictor starts from the run's seed, in every scorer alike.
+    """See `scorer.backend.Backend` and `Learner`. A predictor starts from the run's seed, in every scorer alike.
+
+    Each rank of a trainer has one of its own: with one for all, the parameters that a rank hands on would undo what
+    was learned from another's losses.
 
     Raises:
         ConfigError: the data have no classes to look up, or too many.
@@ -65,9 +79,8 @@ class PredictorBackend:
         self.num_samples = sample.num_samples
         self.num_classes = sample.num_classes
         self.version: Version | None = None
-        self._order: Order | None = None
-        self._training: PredictorTraining | None = None
-        self._generation: int | None = None
+        self._shares: dict[int, Share] = {}  # by rank
+        self._life: tuple[int, int] | None = None
         _warm_up(sample.num_classes)
 
     def check_manifest(self, message: Weights) -> None:
@@ -79,27 +92,32 @@ class PredictorBackend:
                 f"--backend predictor scores {SCORES[0]}, and this run wants {', '.join(welcome.scores)}; "
                 "use --backend torch, or --method biased-importance at the trainer"
             )
-        if welcome.generation == self._generation:
-            return  # the same life of the same trainer: what was learned holds
-        self._generation = welcome.generation
-        self._order = Order(welcome.num_samples, welcome.seed, "candidates")
-        self._training = PredictorTraining(LossPredictor(self.num_classes, seed=welcome.seed))
+        if self._life != (life := (welcome.generation, welcome.num_ranks)):
+            self._life = life
+            self._shares.clear()
+        shard = Shard(welcome.rank, welcome.num_ranks)
+        order, known = shard.candidates(welcome.num_samples, welcome.seed), self._shares.get(welcome.rank)
+        if known is None:
+            training = PredictorTraining(LossPredictor(self.num_classes, seed=welcome.seed))
+        else:
+            training = known.training  # the same life of the same trainer: what was learned holds
+        self._shares[welcome.rank] = Share(shard, order, training)
 
     def load(self, staged: StagedWeights) -> None:
         raise AssertionError("weights were fetched for a predictor of losses")
 
     def score(self, lease: Lease, welcome: Welcome) -> Candidates:
-        assert self._training is not None, "a lease before the welcome"
-        assert self._order is not None, "made together with the training"
+        share = self._share_of(welcome.rank)
         assert self.version is not None, "a lease before any version was announced"
         if lease.histories is None:
             raise ProtocolError(
                 f"lease {lease.lease} brings no histories, and past losses are all that a predictor has"
             )
         started = time.perf_counter()
-        targets = self._source.targets(torch.from_numpy(self._order.ids(lease.positions())))
+        ids = share.shard.global_ids(share.order.ids(lease.positions()))
+        targets = self._source.targets(torch.from_numpy(ids))
         read = time.perf_counter()
-        predicted = self._training.predictor.predict(torch.from_numpy(lease.histories.as_numpy().copy()), targets)
+        predicted = share.training.predictor.predict(torch.from_numpy(lease.histories.as_numpy().copy()), targets)
         dropped = ~predicted.isfinite()
         return Candidates(
             lease=lease.lease,
@@ -113,32 +131,36 @@ class PredictorBackend:
             score_s=time.perf_counter() - read,
         )
 
-    def learn(self, feedback: Feedback) -> PredictorState | None:
-        assert self._training is not None, "feedback before the welcome"
+    def learn(self, feedback: Feedback, rank: int = 0) -> PredictorState | None:
+        training = self._share_of(rank).training
         ids = feedback.ids.as_numpy()
         if feedback.num and ids.max() >= self.num_samples:
             log.warning("feedback of sample %d left out: there are %d", ids.max(), self.num_samples)
             return None
-        error = self._training.update(
+        error = training.update(
             torch.from_numpy(feedback.histories.as_numpy().copy()),
             self._source.targets(torch.from_numpy(ids.copy())),
             torch.from_numpy(feedback.losses.as_numpy().copy()),
         )
-        updates = self._training.num_updates
+        updates = training.num_updates
         if error is None or updates % STATE_EVERY:
             return None
         log.info("predictor: %d updates, squared error %.4f", updates, error)
-        return PredictorState(updates, self._training.predictor.flat_state().tobytes())
+        return PredictorState(updates, training.predictor.flat_state().tobytes())
 
-    def load_state(self, state: PredictorState) -> None:
+    def load_state(self, state: PredictorState, rank: int = 0) -> None:
         """Parameters that do not fit are left out, with a warning: another scorer must not be able to end this one."""
-        assert self._training is not None, "parameters before the welcome"
+        training = self._share_of(rank).training
         try:
-            self._training.predictor.load_flat_state(state.parameters())
+            training.predictor.load_flat_state(state.parameters())
         except ValueError as error:
             log.warning("parameters of the predictor left out: %s", error)
             return
-        self._training.num_updates = state.updates
+        training.num_updates = state.updates
+
+    def _share_of(self, rank: int) -> Share:
+        assert rank in self._shares, "work before the welcome"
+        return self._shares[rank]
 
 
 def _warm_up(num_classes: int) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from common.config import ScorerOptions
 from common.data.fingerprint import data_fingerprint
-from common.data.reader import SampleReader
 from common.data.resident import resident
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
@@ -20,7 +19,8 @@ from common.models import build_model, find_head, load_state
 from common.models.loss import per_sample_loss
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
 from common.scoring import score_candidates
-from scorer.answers import make_answer, make_reader
+from scorer.answers import make_answer
+from scorer.readers import Readers
 from scorer.staging import StagedWeights
 
 MOMENTUM = 0.9
@@ -42,14 +42,13 @@ class ProxyBackend:
         self._device = pick_device(options.scorer_device, option="--scorer-device")
         self._options = options
         self._source = open_source(options)
-        self._held = resident(self._source, options.data_device, self._device)
+        self._readers = Readers(options, resident(self._source, options.data_device, self._device))
         sample = self._source.sample
         self.fingerprint = data_fingerprint(self._source, options.augment)
         self.device = str(self._device)
         self.num_samples = sample.num_samples
         self.num_classes = sample.num_classes
         self.version: Version | None = None
-        self._reader: SampleReader | None = None
         self._generation: int | None = None
         self._model = self._build(seed=0)
         self._optimizer: torch.optim.Optimizer | None = None
@@ -63,7 +62,7 @@ class ProxyBackend:
         raise ProtocolError("a proxy has no use for weights")
 
     def begin(self, welcome: Welcome) -> None:
-        self._reader = make_reader(self._options, self._held, welcome)
+        self._readers.begin(welcome)
         if self._options.proxy_weights is not None or welcome.generation == self._generation:
             return  # frozen, or the same life of the same trainer: what was learned holds
         self._generation = welcome.generation
@@ -74,10 +73,9 @@ class ProxyBackend:
         raise AssertionError("weights were fetched for a proxy")
 
     def score(self, lease: Lease, welcome: Welcome) -> Candidates:
-        assert self._reader is not None, "a lease before the welcome"
         assert self.version is not None, "a lease before any version was announced"
         started = time.perf_counter()
-        samples = self._reader.read(lease.positions())
+        samples = self._readers.of(welcome).read(lease.positions())
         read = time.perf_counter()
         inputs = self._source.prepare(samples.inputs.to(self._device))
         targets = samples.targets.to(self._device)

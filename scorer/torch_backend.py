@@ -4,7 +4,6 @@ import time
 
 from common.config import ScorerOptions
 from common.data.fingerprint import data_fingerprint
-from common.data.reader import SampleReader
 from common.data.resident import resident
 from common.data.sources import open_source
 from common.devices import pick_device, set_threads
@@ -13,8 +12,9 @@ from common.precision.auto import choose_precision
 from common.precision.forms import compiles
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
 from common.weights import model_fingerprint
-from scorer.answers import make_answer, make_reader
+from scorer.answers import make_answer
 from scorer.landing import Landing
+from scorer.readers import Readers
 from scorer.replica import Replica
 from scorer.staging import StagedWeights
 
@@ -27,7 +27,6 @@ class TorchBackend:
     def __init__(self, options: ScorerOptions) -> None:
         set_threads(options.num_threads)
         device = pick_device(options.scorer_device, option="--scorer-device")
-        self._options = options
         self._source = open_source(options)
         sample = self._source.sample
         model = build_model(options.model, sample, seed=0, head=options.head)
@@ -48,25 +47,26 @@ class TorchBackend:
             model, head, device, precision, compile=compile, recalibrate_every=options.recalibrate_every
         )
         self.precision = precision
-        self._held = resident(self._source, options.data_device, device)
-        self._reader: SampleReader | None = None
+        self._readers = Readers(options, resident(self._source, options.data_device, device))
+        self._generation: int | None = None
         self.version: Version | None = None
 
     def check_manifest(self, message: Weights) -> Landing | None:
         return self._replica.check_manifest(message)
 
     def begin(self, welcome: Welcome) -> None:
-        self._reader = make_reader(self._options, self._held, welcome)
-        self._replica.begin()
+        self._readers.begin(welcome)
+        if welcome.rank == 0 or welcome.generation != self._generation:  # the weights are rank 0's
+            self._replica.begin()
+        self._generation = welcome.generation
 
     def load(self, staged: StagedWeights) -> None:
         self._replica.load(staged)
         self.version = staged.version
 
     def score(self, lease: Lease, welcome: Welcome) -> Candidates:
-        assert self._reader is not None, "a lease before the welcome"
         started = time.perf_counter()
-        samples = self._reader.read(lease.positions())
+        samples = self._readers.of(welcome).read(lease.positions())
         read = time.perf_counter()
         version = self.version  # stamped as the forward pass starts; later would flatter the staleness
         assert version is not None, "a lease before weights"

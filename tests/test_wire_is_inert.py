@@ -16,7 +16,7 @@ HANDLES_MESSAGES = (
     "common.protocol", "common.transport", "common.sockets", "common.receiving", "common.inflow", "common.security",
     "common.buckets", "common.weights", "common.payload_room",
     "scorer.link", "scorer.dialogue", "scorer.fetcher", "scorer.inbox", "scorer.answers", "scorer.staging",
-    "scorer.landing",
+    "scorer.landing", "scorer.ranks", "scorer.other_rank", "scorer.line", "scorer.turns", "scorer.versions",
     "trainer.service", "trainer.sessions", "trainer.candidates_desk", "trainer.weights_desk", "trainer.predictor_desk",
     "trainer.reception", "trainer.doorkeeper", "trainer.patience", "trainer.intake", "trainer.pool",
 )  # fmt: skip

@@ -1,17 +1,39 @@
 """`python -m trainer`, also `marginstream trainer`: options first, so that `--help` and their errors come at once."""
 
+import contextlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from common.cli import guard
 from common.config import TrainerOptions, describe_options, load_options
 from common.memory import keep_freed_memory
+from common.open_files import allow_many_open_files
 from common.waiting import stacks_on_signal
+from trainer.ranks.environment import has_others
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of one trainer; flags are those of this process by default."""
-    return guard(lambda: _run(argv))
+    try:
+        code = guard(lambda: _run(argv))
+    except Exception:
+        if not has_others():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and has_others():
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End now: what torch.distributed does at the end of a process may wait for ranks that no longer answer."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -21,6 +43,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 0
     stacks_on_signal()
     keep_freed_memory()
+    allow_many_open_files()
     from trainer import loop
 
     return loop.main(options)

@@ -6,15 +6,34 @@ from torch import nn
 from common.config import TrainerOptions
 from common.data.fingerprint import data_fingerprint
 from common.data.source import AbsentSplit, Source
+from common.errors import ConfigError
 from common.models import unwrap
 from common.models.loss import own_loss
 from common.order import Order
+from common.shard import WHOLE, Shard
 from common.weights import model_fingerprint
 from trainer.assembly import Assembly
+from trainer.audits import Audits
 from trainer.leases import Wanted
 from trainer.prediction import LossHistories
 from trainer.sessions import HistoriesOf
 from trainer.terms import NOT_NEGATIVE, Terms
+
+
+def ships_all(options: TrainerOptions, source: Source) -> bool:
+    """Whether scorers ship every sample to this trainer, which cannot read any.
+
+    Raises:
+        ConfigError: it cannot, and the options do not say so.
+    """
+    if not isinstance(source.train, AbsentSplit):
+        return False
+    if (options.transfer, options.payload) != ("payload", "all"):
+        raise ConfigError(
+            f"--transfer {options.transfer} --payload {options.payload}: this trainer's source has no readable "
+            "training samples; use --transfer payload --payload all"
+        )
+    return True
 
 
 def can_be_audited(options: TrainerOptions) -> bool:
@@ -32,7 +51,28 @@ def histories_by_position(histories: LossHistories, order: Order) -> HistoriesOf
     return of
 
 
-def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generation: int, assembly: Assembly) -> Terms:
+def audits_of(options: TrainerOptions, terms: Terms) -> Audits:
+    """What of the chunks is scored twice: of rank 0's, as it alone knows which versions there are."""
+    return Audits(
+        options.log.audit_fraction if can_be_audited(options) and terms.rank == 0 else 0.0,
+        batch_size=options.batch_size,
+        generation=terms.generation,
+        seed=options.seed,
+        score_name=next(iter(terms.scores), ""),
+        lowest_is_hard=terms.lowest_is_hard,
+        selects_best=options.entry.ranks and options.selection.temperature is None,
+        lease_s=terms.lease_s,
+    )
+
+
+def terms_of(
+    options: TrainerOptions,
+    source: Source,
+    model: nn.Module,
+    generation: int,
+    assembly: Assembly,
+    shard: Shard = WHOLE,
+) -> Terms:
     """What scorers of this run are told and must match."""
     sample = source.sample
     fingerprint = {"model": model_fingerprint(unwrap(model))}
@@ -62,4 +102,6 @@ def terms_of(options: TrainerOptions, source: Source, model: nn.Module, generati
         silence_s=options.service.silence_s,
         lease_s=options.service.lease_s,
         steps=options.steps,
+        rank=shard.rank,
+        num_ranks=shard.num_ranks,
     )

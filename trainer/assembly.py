@@ -17,6 +17,7 @@ from common.order import Order
 from common.selection.compose import Composed
 from common.selection.method import Setting
 from common.selection.methods import load_method
+from common.shard import WHOLE, Shard
 from trainer.irreducible_table import load_irreducible
 from trainer.leases import Pace, Wanted
 from trainer.ledger import Ledger
@@ -56,24 +57,26 @@ class Assembly:
     histories: LossHistories | None = None
 
 
-def assemble(options: TrainerOptions, source: Source, model: nn.Module, head: nn.Linear, plan: Plan) -> Assembly:
-    """All of it, for a mode that selects or not.
+def assemble(
+    options: TrainerOptions, source: Source, model: nn.Module, head: nn.Linear, plan: Plan, shard: Shard = WHOLE
+) -> Assembly:
+    """All of it, for a mode that selects or not. What is per sample goes by the local ids of the shard.
 
     Raises:
-        ConfigError: the method needs something that data, model or options do not give.
+        ConfigError: the method needs something that data, model or options do not give, or the shards are too small.
     """
     entry, chosen = options.entry, options.selection
-    _check_fits(options, source)
-    order = Order(source.sample.num_samples, options.seed, "candidates")
+    _check_fits(options, source, shard)
+    order = shard.candidates(source.sample.num_samples, options.seed)
     method = Composed(
-        load_method(options.method, _setting(options, source)),
+        load_method(options.method, _setting(options, source, shard)),
         entry.kind,
         uniform_fraction=chosen.uniform_fraction,
         class_quota=chosen.class_quota,
         weight_cap=chosen.weight_cap,
         collapse=not options.step.capture,
     )
-    ledger = _ledger(options, source)
+    ledger = _ledger(options, order.num_samples)
     needs_targets = entry.needs_targets or chosen.class_quota is not None
     selector = Selector(
         method,
@@ -83,15 +86,16 @@ def assemble(options: TrainerOptions, source: Source, model: nn.Module, head: nn
         batch_size=options.batch_size,
         steps=options.steps,
         seed=options.seed,
+        stream=shard.named("selection"),
         queue=SampleQueue(
             options.max_staleness,
             chosen.class_quota,
             capacity=MAX_QUEUED_BATCHES * options.batch_size + options.resolved_chunk_size,
             rereads=not isinstance(source.train, AbsentSplit),
         ),
-        targets_of=_targets_of(options, source) if needs_targets else None,
+        targets_of=_targets_of(options, source, shard) if needs_targets else None,
     )
-    prediction, histories = _prediction(options, source)
+    prediction, histories = _prediction(options, source, shard)
     return Assembly(
         selector,
         _score_names(options, source, model, head, method.scores),
@@ -100,19 +104,23 @@ def assemble(options: TrainerOptions, source: Source, model: nn.Module, head: nn
         (head.out_features, head.in_features),
         ledger,
         _plan_visit(options, order, ledger),
-        _pace(options, source, plan),
+        _pace(options, source, plan, order.num_samples),
         prediction,
         histories,
     )
 
 
-def _check_fits(options: TrainerOptions, source: Source) -> None:
+def _check_fits(options: TrainerOptions, source: Source, shard: Shard) -> None:
     """Raise ConfigError for options under which batches could never be full, or would not be what the method means."""
     sample, batch_size, quota = source.sample, options.batch_size, options.selection.class_quota
-    if options.entry.kind == "planned" and batch_size > sample.num_samples:
+    num_ranks = shard.num_ranks
+    least = sample.num_samples // num_ranks  # of the smallest shard: all ranks say the same
+    if least == 0:
+        raise ConfigError(f"{num_ranks} trainer ranks cannot share {sample.num_samples} samples; start fewer of them")
+    if options.entry.kind == "planned" and batch_size > least:
+        where = f"there are {least}" if num_ranks == 1 else f"each of {num_ranks} ranks has {least}"
         raise ConfigError(
-            f"--batch-size {batch_size}: --method {options.method} draws different samples, and there are "
-            f"{sample.num_samples}; lower it"
+            f"--batch-size {batch_size}: --method {options.method} draws different samples, and {where}; lower it"
         )
     if quota is None:
         return
@@ -125,7 +133,7 @@ def _check_fits(options: TrainerOptions, source: Source) -> None:
         )
 
 
-def _setting(options: TrainerOptions, source: Source) -> Setting:
+def _setting(options: TrainerOptions, source: Source, shard: Shard) -> Setting:
     irreducible = None
     if options.irreducible is not None:
         if isinstance(source.train, AbsentSplit):
@@ -135,9 +143,9 @@ def _setting(options: TrainerOptions, source: Source) -> Setting:
         digest = data_fingerprint(source, options.augment)["data"]
         irreducible = load_irreducible(
             options.irreducible, num_samples=source.sample.num_samples, data_fingerprint=digest
-        )
+        )[shard.rows].contiguous()
     return Setting(
-        num_samples=source.sample.num_samples,
+        num_samples=shard.num_of(source.sample.num_samples),
         num_classes=source.sample.num_classes,
         batch_size=options.batch_size,
         steps=options.steps,
@@ -146,19 +154,19 @@ def _setting(options: TrainerOptions, source: Source) -> Setting:
     )
 
 
-def _ledger(options: TrainerOptions, source: Source) -> Ledger | None:
+def _ledger(options: TrainerOptions, num_samples: int) -> Ledger | None:
     reported = REPORTED if options.log.ledger and options.mode != "uniform" else ()
     fields = dict.fromkeys((*options.entry.ledger, *reported))
-    return Ledger(source.sample.num_samples, tuple(fields), seed=options.seed) if fields else None
+    return Ledger(num_samples, tuple(fields), seed=options.seed) if fields else None
 
 
-def _targets_of(options: TrainerOptions, source: Source) -> Callable[[np.ndarray], Tensor]:
+def _targets_of(options: TrainerOptions, source: Source, shard: Shard) -> Callable[[np.ndarray], Tensor]:
     why = f"--method {options.method}" if options.selection.class_quota is None else "--selection.class-quota"
     if isinstance(source.train, AbsentSplit):
         raise ConfigError(f"{why} looks at classes of candidates, and this trainer's source cannot read training data")
     if source.sample.target_shape != ():
         raise ConfigError(f"{why} needs one class for each sample, targets are of shape {source.sample.target_shape}")
-    return lambda ids: source.targets(torch.from_numpy(ids))
+    return lambda ids: source.targets(torch.from_numpy(shard.global_ids(ids)))
 
 
 def _score_names(
@@ -181,24 +189,26 @@ def _plan_visit(options: TrainerOptions, order: Order, ledger: Ledger | None) ->
     return plan
 
 
-def _prediction(options: TrainerOptions, source: Source) -> tuple[LocalPrediction | None, LossHistories | None]:
+def _prediction(
+    options: TrainerOptions, source: Source, shard: Shard
+) -> tuple[LocalPrediction | None, LossHistories | None]:
     if options.entry.backend != "predictor":
         return None, None
-    targets_of = _targets_of(options, source)
+    targets_of, num_samples = _targets_of(options, source, shard), shard.num_of(source.sample.num_samples)
     if options.mode == "stale":
-        return None, LossHistories(source.sample.num_samples)
-    local = LocalPrediction(source.sample.num_samples, source.sample.num_classes, options.seed, targets_of)
+        return None, LossHistories(num_samples)
+    local = LocalPrediction(num_samples, source.sample.num_classes, options.seed, targets_of)
     return local, local.histories
 
 
-def _pace(options: TrainerOptions, source: Source, plan: Plan) -> Pace:
+def _pace(options: TrainerOptions, source: Source, plan: Plan, num_samples: int) -> Pace:
     """A planned method has all samples scored once, then again at the rate of one pass in `max_age` epochs."""
     ships_all = isinstance(source.train, AbsentSplit)
     first_step, stop_step = (0, options.steps) if ships_all else (plan.first_step, plan.stop_step)
     sweep = None
     if options.entry.kind == "planned":
         again = options.batch_size / options.selection.max_age
-        sweep = (source.sample.num_samples, again) if options.entry.needs_scorer else (0, 0.0)
+        sweep = (num_samples, again) if options.entry.needs_scorer else (0, 0.0)
     return Pace(
         options.max_candidates // options.resolved_chunk_size,
         options.max_staleness,

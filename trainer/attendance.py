@@ -5,6 +5,8 @@ import time
 
 from common.errors import NoScorer
 
+HURRIED_S = 20.0  # less than whoever asked waits before it insists
+
 
 class Attendance:
     """Told by the I/O thread at every tick, asked by any; neither waits for the other."""
@@ -13,10 +15,25 @@ class Attendance:
         self._is_served = False
         self._begun_at = math.inf
         self._left_at = -math.inf
+        self._hurried_at = math.inf
 
     def begin(self) -> None:
         """Scorers had their time to start: from now on their absence counts."""
         self._begun_at = time.monotonic()
+
+    def hurry(self) -> None:
+        """The run was asked to end, which it can only after one more step. Any thread, also a signal handler."""
+        self.begin()
+        self._hurried_at = time.monotonic()
+
+    def is_late(self) -> bool:
+        """Whether a step should no longer be waited for, as the run was asked to end `HURRIED_S` ago."""
+        return time.monotonic() - self._hurried_at > HURRIED_S
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether nobody waits for scorers to start any more."""
+        return self._begun_at < math.inf
 
     def note(self, num_serving: int, now: float) -> None:
         """At `now`, by time.monotonic, so many scorers are there that are not stuck."""

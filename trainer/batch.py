@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.data.reader import SampleReader
 from common.data.source import Source
+from common.shard import WHOLE, Shard
 from trainer.candidates import NOT_STREAMED, Picked
 from trainer.moving import NOW, Mover, Ready
 
@@ -24,7 +25,7 @@ class Batch:
         inputs: (b, ...) prepared for the model, on the trainer's device.
         targets: (b, ...) int64, on the same device.
         weights: (b,) float32, on the same device.
-        ids: (b,) int64 sample ids, on the CPU.
+        ids: (b,) int64 ids of the whole data set, on the CPU.
         step: optimiser steps completed before this batch.
         origin: plain (warm-up, annealing, uniform mode), fresh or stale (selected by score), reused (next-best of an
             earlier pool), fallback (a plain batch because too few candidates were ready).
@@ -71,21 +72,27 @@ class Batch:
 class Gatherer:
     """Puts batches together: reads and augments by position, moves to the trainer's device, normalises there.
 
-    Runs on the feeder thread, beside the training step.
+    Runs on the feeder thread, beside the training step. Here local ids become those of the whole data set.
+
+    Args:
+        candidates: of this rank's shard.
+        plain: of the whole data set.
     """
 
     def __init__(self, source: Source, candidates: SampleReader, plain: SampleReader, device: torch.device) -> None:
         self.source = source
         self.candidates = candidates
         self.plain = plain
+        self.shard = candidates.shard
         self._mover = Mover(device)
         self.device = device
 
     def read_candidates(self, positions: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray, Ready]:
-        """Prepared inputs, targets, ids, and when they are ready."""
+        """Prepared inputs, targets, local ids, and when they are ready."""
         with self._mover.beside():
             samples = self.candidates.read(positions)
-            return *self._prepared(samples.inputs, samples.targets), samples.ids, self._mover.ready()
+            ids = self.shard.local_ids(samples.ids)
+            return *self._prepared(samples.inputs, samples.targets), ids, self._mover.ready()
 
     def plain_batch(self, positions: np.ndarray, step: int, origin: Origin) -> Batch:
         """A batch of the plain order."""
@@ -96,7 +103,8 @@ class Gatherer:
     def shipped_batch(self, positions: np.ndarray, inputs: Tensor, targets: Tensor, step: int, origin: Origin) -> Batch:
         """A plain batch of samples that came as payload."""
         with self._mover.beside():
-            return self._unweighted(inputs, targets, self.candidates.order.ids(positions), step, origin)
+            ids = self.shard.global_ids(self.candidates.order.ids(positions))
+            return self._unweighted(inputs, targets, ids, step, origin)
 
     def picked_batch(self, picked: Picked, step: int, origin: Origin, num_candidates: int) -> Batch:
         """A batch of selected candidates, by reference or out of the payload."""
@@ -107,7 +115,7 @@ class Gatherer:
                 inputs, targets = samples.inputs, samples.targets
             weights = self._mover.move(picked.weights)
             moved = (*self._prepared(inputs, targets), weights)
-            return batch_of(picked, *moved, step, origin, num_candidates, self._mover.ready())
+            return batch_of(picked, *moved, step, origin, num_candidates, self._mover.ready(), self.shard)
 
     def _prepared(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Raw samples to what the model takes; uint8 goes over the bus, normalisation happens on the device."""
@@ -128,14 +136,15 @@ def batch_of(
     origin: Origin,
     num_candidates: int,
     ready: Ready = NOW,
+    shard: Shard = WHOLE,
 ) -> Batch:
-    """A batch of selected candidates; prepared samples and weights are on the trainer's device."""
+    """A batch of selected candidates of a shard; prepared samples and weights are on the trainer's device."""
     steps = picked.version_steps
     return Batch(
         inputs,
         targets,
         weights,
-        picked.ids,
+        shard.global_ids(picked.ids),
         step,
         origin,
         step - steps[steps != NOT_STREAMED],

@@ -21,7 +21,7 @@ class Picked:
     """Samples to train on.
 
     Attributes:
-        ids: (b,) int64.
+        ids: (b,) int64, local to the rank.
         visits: (b,) int64, keys of their augmentation: the epoch of a position.
         version_steps: (b,) int64, step of the weights that scored each; NOT_STREAMED where none did now.
         weights: (b,) float32; the loss is mean(weights · losses).

@@ -2,7 +2,8 @@
 
     training thread: state ──► copied ──► writer thread: temporary file ──► fsync ──► renamed ──► old ones removed
 
-A checkpoint is a zip file of tensors and plain values, which torch writes with a checksum for each part.
+A checkpoint is a zip file of tensors and plain values, which torch writes with a checksum for each part. Several ranks
+write one each, see `trainer.ranks.rank_files`.
 """
 
 import logging
@@ -20,6 +21,8 @@ from common.config.training import CheckpointOptions
 from common.errors import ConfigError, PeerTimeout
 from common.run_folder import replacing
 from common.waiting import Wait, joined
+from trainer.ranks.group import ALONE, Group
+from trainer.ranks.rank_files import await_others, part_file, parts_of_others, remove_strays, removed
 from trainer.state import copied
 
 log = logging.getLogger(__name__)
@@ -35,16 +38,19 @@ class Checkpoints:
     Args:
         run_folder: they are in `checkpoints/step-STEP.pt` below it.
         options: when one is due and how many of the newest stay.
+        group: the ranks that save together, each its part, after the same steps.
 
     Attributes:
         num_saved, num_failed: written, and not written because the disk was full or the like.
         last_saved_step: of the newest that was written in this life of the run; -1 before.
     """
 
-    def __init__(self, run_folder: Path, options: CheckpointOptions) -> None:
+    def __init__(self, run_folder: Path, options: CheckpointOptions, group: Group = ALONE) -> None:
         self._folder = run_folder / FOLDER
         self._options = options
+        self._group = group
         self._writer: threading.Thread | None = None
+        self._hurried = threading.Event()
         self._wait = Wait("a checkpoint to be written", WRITE_S)
         self._next_at = time.monotonic() + options.every_s
         self.num_saved = 0
@@ -53,8 +59,15 @@ class Checkpoints:
 
     def due(self, step: int) -> bool:
         """Whether the state after `step` optimiser steps is to be saved."""
-        by_steps = self._options.every > 0 and step % self._options.every == 0
-        return by_steps or time.monotonic() >= self._next_at
+        return self.due_by_steps(step) or self.due_by_time()
+
+    def due_by_steps(self, step: int) -> bool:
+        """As all ranks find it."""
+        return self._options.every > 0 and step % self._options.every == 0
+
+    def due_by_time(self) -> bool:
+        """By this rank's clock."""
+        return time.monotonic() >= self._next_at
 
     def save(self, step: int, state: Mapping[str, Any], *, own: Mapping[str, Any] | None = None) -> None:
         """Write a state after `step` optimiser steps; beside training, which goes on when this returns.
@@ -80,6 +93,10 @@ class Checkpoints:
         self.num_failed += 1
         log.error("ALARM: checkpoint of step %d was not written: %s; the one before it is kept", step, _reason(error))
 
+    def hurry(self) -> None:
+        """What is being written waits but a moment longer for other ranks, which have ended perhaps."""
+        self._hurried.set()
+
     def close(self) -> bool:
         """Wait until what was saved is on disk; False if it is not within `WRITE_S` of its beginning."""
         if self._writer is not None:
@@ -89,57 +106,97 @@ class Checkpoints:
         return True
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole state, on the CPU; None if there is none.
+        """The newest whole state, on the CPU; None if there is none. Ranks call this together.
+
+        Of several ranks, each gets what rank 0 saved, and of what every rank saved its own: `record`, `batches` and
+        `rank`. If the state is of another number of ranks, `shards` are the `batches` of all of them instead.
 
         Raises:
             ConfigError: there are checkpoints and every one of them is damaged.
         """
-        for half in self._folder.glob(".*.pt.*"):  # at which a killed trainer stopped writing
-            half.unlink()
-        paths = self._paths()
-        for path in reversed(paths):
+        if self._group.is_first:
+            for half in self._folder.glob(".*.pt.*"):  # at which a killed trainer stopped writing
+                half.unlink()
+            remove_strays(self._folder, self._steps())
+        steps = self._group.share(self._steps())
+        for step in reversed(steps):
+            path, state, damage = part_file(self._folder, step, 0), {}, ""
             try:
-                state = _read(path)
+                state = self._read_own(step)
             except Exception as error:  # whatever a damaged file makes its reader raise
-                log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
-                continue
-            log.info("going on from %s", path)
-            return state
-        if paths:
-            raise ConfigError(f"--resume: all {len(paths)} checkpoints in {self._folder} are damaged; start a new run")
+                damage = str(error) or type(error).__name__
+            damages = self._group.gather(damage)
+            if not any(damages):
+                log.info("going on from %s", path)
+                return state
+            why = next(filter(None, damages))
+            log.warning("checkpoint %s is damaged (%s); trying the one before it", path, why)
+        if steps:
+            raise ConfigError(f"--resume: all {len(steps)} checkpoints in {self._folder} are damaged; start a new run")
         return None
 
-    def _paths(self) -> list[Path]:
-        """Oldest first."""
-        found = [(int(match[1]), path) for path in self._folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
-        return [path for _, path in sorted(found)]
+    def _read_own(self, step: int) -> dict[str, Any]:
+        """What this rank goes on from."""
+        state, own = _read(part_file(self._folder, step, 0)), self._group.rank
+        num_ranks = state.get("num_ranks", 1)
+        if num_ranks == self._group.size:
+            return state | (self._read_part(step, own, state) if own else {})
+        parts = [state] + [self._read_part(step, rank, state) for rank in range(1, num_ranks)]
+        state["shards"] = [part["batches"] for part in parts]
+        if own:
+            state["record"] = parts[own % num_ranks]["record"]
+            state["rank"] = parts[own]["rank"] if own < num_ranks else None
+        return state
+
+    def _read_part(self, step: int, rank: int, first: Mapping[str, Any]) -> dict[str, Any]:
+        part = _read(path := part_file(self._folder, step, rank))
+        if (part["step"], part["generation"]) != (first["step"], first["generation"]):
+            raise ValueError(f"{path.name} is of another life of the run")
+        return part
+
+    def forget_after(self, step: int) -> None:
+        """The run goes on from `step`, on a course of its own: what several ranks saved later is removed.
+
+        It would be taken for parts of what they save now.
+        """
+        if self._group.is_first and self._group.size > 1:
+            later = [at for at in self._steps() if at > step]
+            for at in later:
+                removed(part_file(self._folder, at, 0))
+            remove_strays(self._folder, self._steps())
+
+    def _steps(self) -> list[int]:
+        """Of the checkpoints that are there, ascending."""
+        return sorted(int(match[1]) for path in self._folder.glob("*.pt") if (match := _NAME.fullmatch(path.name)))
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
-        path = self._folder / f"step-{step}.pt"
+        group = self._group
+        path = part_file(self._folder, step, group.rank)
         try:
             self._folder.mkdir(exist_ok=True)
             with replacing(path) as file:
                 torch.save(state, file)
+                if group.is_first:
+                    await_others(self._folder, step, group.size, self._hurried)
         except Exception as error:  # torch wraps what the disk says into errors of its own
             self.fail(step, error)
             return
         self.num_saved += 1
         self.last_saved_step = step
-        self._prune(step)
+        if group.is_first:
+            self._prune(step)
 
     def _prune(self, step: int) -> None:
         """Remove old ones, and those of later steps: of a course that was left when the run went on before them."""
-        paths = self._paths()
-        later = [path for path in paths if _step_of(path) > step]
-        for old in paths[: -len(later) or None][: -self._options.keep] + later:
-            try:
-                old.unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("checkpoint %s is of no more use and cannot be removed: %s", old, error.strerror)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
+        steps = self._steps()
+        later = [other for other in steps if other > step]
+        useless = steps[: -len(later) or None][: -self._options.keep] + later
+        parts = parts_of_others(self._folder)
+        for old in useless:
+            removed(part_file(self._folder, old, 0))
+            for path in (path for (at, _), path in parts.items() if at == old):
+                removed(path)
+        remove_strays(self._folder, set(steps) - set(useless), before=step)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.shard import WHOLE, Shard
 from trainer.batch import Batch
 from trainer.ledger import Ledger
 from trainer.prediction import LossHistories
@@ -18,9 +19,13 @@ class Feedback:
         ledger: told of every trained sample; None where nothing is remembered.
         histories: told of every loss; None where nobody predicts losses.
         needs_losses: whether the ledger's readers want losses of trained samples; otherwise nothing is copied.
+        shard: the samples that both know; a plain batch holds others too, of which nothing is noted.
     """
 
-    def __init__(self, ledger: Ledger | None, histories: LossHistories | None, *, needs_losses: bool) -> None:
+    def __init__(
+        self, ledger: Ledger | None, histories: LossHistories | None, *, needs_losses: bool, shard: Shard = WHOLE
+    ) -> None:
+        self._shard = shard
         self._ledger = ledger
         self._histories = histories
         self._needs_losses = needs_losses or histories is not None
@@ -63,11 +68,15 @@ class Feedback:
         self._note(batch, host.numpy())
 
     def _note(self, batch: Batch, losses: np.ndarray | None) -> None:
+        ids = batch.ids
+        if self._shard.num_ranks > 1:
+            owned = self._shard.owned(ids)
+            ids, losses = self._shard.local_ids(ids[owned]), None if losses is None else losses[owned]
         if self._histories is not None and losses is not None:
-            self._histories.append(batch.ids, losses)
+            self._histories.append(ids, losses)
         if self._ledger is None:
             return
         if batch.is_selected:
-            self._ledger.trained(batch.ids, losses)
+            self._ledger.trained(ids, losses)
         elif losses is not None:
-            self._ledger.scored(batch.ids, losses=losses)
+            self._ledger.scored(ids, losses=losses)

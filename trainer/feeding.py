@@ -10,10 +10,12 @@ from common.data.augment import Augmentation
 from common.data.reader import SampleReader
 from common.data.resident import resident
 from common.data.source import Source
+from common.models import unwrap
 from common.order import Order
 from common.precision.auto import choose_precision
 from common.precision.form import Form
 from common.precision.forms import compiles, make_form
+from common.shard import WHOLE, Shard
 from trainer.assembly import Assembly
 from trainer.batch import Batch, Gatherer
 from trainer.curves import UniformCandidates
@@ -21,18 +23,18 @@ from trainer.feeder import Feeder
 from trainer.fresh import FreshCandidates, FreshSelecting, FreshSourcing
 from trainer.link import ScorerLink
 from trainer.plan import Plan
+from trainer.ranks.group import Group
 from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
 
 AHEAD_ON_GPU = 3
 
 
-def make_gatherer(options: TrainerOptions, source: Source, device: torch.device) -> Gatherer:
-    """Reads both orders, augmented as the options say, onto a device."""
+def make_gatherer(options: TrainerOptions, source: Source, device: torch.device, shard: Shard = WHOLE) -> Gatherer:
+    """Reads both orders, augmented as the options say, onto a device: candidates of the shard, plain samples of all."""
     augmentation = Augmentation(options.augment, options.seed, source.sample)
     num, held = source.sample.num_samples, resident(source, options.data_device, device)
-    candidates, plain = (
-        SampleReader(held, augmentation, Order(num, options.seed, stream)) for stream in ("candidates", "plain")
-    )
+    candidates = SampleReader(held, augmentation, shard.candidates(num, options.seed), shard)
+    plain = SampleReader(held, augmentation, Order(num, options.seed, "plain"))
     return Gatherer(source, candidates, plain, device)
 
 
@@ -58,8 +60,11 @@ def make_fresh_selecting(
     model: nn.Module,
     head: nn.Linear,
     uniform: UniformCandidates,
+    group: Group,
 ) -> FreshSelecting:
     """Scores and selects on the training thread, in the options' precision."""
+    if group.size > 1:
+        model = unwrap(model)  # ranks score for themselves: a wrapper's forward pass may be for all of them together
     return FreshSelecting(
         assembly,
         sourcing,
@@ -68,18 +73,23 @@ def make_fresh_selecting(
         head,
         uniform,
         batch_size=options.batch_size,
-        form=_fresh_form(options, source, model, head),
+        form=_fresh_form(options, source, model, head, group),
         recalibrate_every=options.recalibrate_every,
     )
 
 
-def _fresh_form(options: TrainerOptions, source: Source, model: nn.Module, head: nn.Linear) -> Form | None:
+def _fresh_form(
+    options: TrainerOptions, source: Source, model: nn.Module, head: nn.Linear, group: Group
+) -> Form | None:
     """What scores in another precision than float32; None where nothing is to be scored, or in float32."""
     if options.mode != "fresh" or not options.entry.needs_scorer:
         return None
     precision: str = options.precision
     if precision == "auto":
-        precision = choose_precision(model, head, source, compile=options.compile)
+        with group.together():
+            if group.is_first:
+                precision = choose_precision(model, head, source, compile=options.compile)
+        precision = group.share(precision)
     if precision == "float32":
         return None
     return make_form(model, head, precision, compile=options.compile and compiles(precision))

@@ -32,7 +32,10 @@ MAX_DRAWS = 64  # chunks that a stream may reject before its step makes do with 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Candidates of positions [start, stop), prepared and on the device: `inputs` (n, ...), `targets` (n, ...)."""
+    """Candidates of positions [start, stop), prepared and on the device: `inputs` (n, ...), `targets` (n, ...).
+
+    `ids` (n,) int64 are local to the rank.
+    """
 
     start: int
     stop: int
@@ -178,8 +181,8 @@ class FreshSelecting:
     def _batch_of(self, picked: Picked, step: int, offered: int) -> Batch:
         if picked.inputs is None or picked.targets is None:
             return self._gatherer.picked_batch(picked, step, "fresh", offered)
-        weights = picked.weights.to(picked.targets.device)
-        return batch_of(picked, picked.inputs, picked.targets, weights, step, "fresh", offered)
+        weights, shard = picked.weights.to(picked.targets.device), self._gatherer.shard
+        return batch_of(picked, picked.inputs, picked.targets, weights, step, "fresh", offered, shard=shard)
 
     def _score(self, chunk: Chunk, step: int) -> ScoredChunk:
         chunk.ready.wait(chunk.inputs, chunk.targets)

@@ -1,5 +1,6 @@
 """What learns: model, optimiser, schedule and the step that they make, with a state to go on from."""
 
+import hashlib
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from common.config import TrainerOptions
 from common.models import unwrap
 from trainer.optimizers import build_optimizer, build_schedule
+from trainer.ranks.ballot import Ballot
+from trainer.ranks.group import ALONE, Group
 from trainer.stepping import make_step
 
 
@@ -18,19 +21,22 @@ class Learner:
     """Built from the options, with the global generators seeded and the model in training mode.
 
     Args:
-        model: on its device; wrapped or not.
+        model: on its device; wrapped or not. Of several ranks it is not wrapped, and gets rank 0's parameters.
+        group: the ranks whose gradients are averaged; each draws from generators of its own.
 
     Attributes:
         step: trains on one batch, see `trainer.stepping.make_step`.
+        ballot: what several ranks vote with in each step.
     """
 
-    def __init__(self, options: TrainerOptions, model: nn.Module) -> None:
+    def __init__(self, options: TrainerOptions, model: nn.Module, group: Group = ALONE) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self._optimizer = build_optimizer(options, model.parameters(), capturable=options.step.capture)
         self._schedule = build_schedule(self._optimizer, options, options.steps)
-        self.step = make_step(model, self._optimizer, self._schedule, options)
-        torch.manual_seed(options.seed)  # dropout and the like
+        self.ballot = Ballot(model, group) if group.size > 1 else None
+        self.step = make_step(model, self._optimizer, self._schedule, options, self.ballot)
+        torch.manual_seed(options.seed + group.rank)  # dropout and the like
         model.train()
 
     @property
@@ -46,6 +52,24 @@ class Learner:
             "schedule": self._schedule.last_epoch,
             "generators": _generators(self.device),
         }
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """The part of `state_dict` that is this rank's alone: what differs from rank to rank. Live tensors."""
+        return {"buffers": dict(unwrap(self.model).named_buffers()), "generators": _generators(self.device)}
+
+    def load_rank_state_dict(self, state: Mapping[str, Any]) -> None:
+        """After `load_state_dict` of what rank 0 saved."""
+        buffers = dict(unwrap(self.model).named_buffers())
+        for name, saved in state["buffers"].items():
+            buffers[name].copy_(saved)
+        _set_generators(state["generators"], self.device)
+
+    def digest(self) -> str:
+        """Of all parameters, bit by bit: equal on all ranks. Waits for the device."""
+        digest = hashlib.sha256()
+        for parameter in unwrap(self.model).parameters():
+            digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Before the first step. Raises what torch raises for a state of another model."""

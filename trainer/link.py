@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,22 +12,22 @@ import numpy as np
 from torch import nn
 
 from common.config import TrainerOptions
-from common.data.source import AbsentSplit, Source
+from common.data.source import Source
 from common.endpoints import port_of, weights_endpoint
-from common.errors import ConfigError
+from common.errors import RankLost
 from common.models import unwrap
-from common.order import Order
 from common.processes import private_folder
-from common.protocol import Feedback, PredictorState, Spent
+from common.protocol import Feedback, PredictorState, Spent, Version
 from common.security import trainer_security
 from common.transport import CONTROL, WEIGHTS, IOThread
-from trainer.agreed import can_be_audited, histories_by_position, terms_of
+from trainer.agreed import audits_of, histories_by_position, ships_all, terms_of
 from trainer.assembly import Assembly
-from trainer.audits import Audits
 from trainer.leases import LeaseBook
 from trainer.plan import Plan
 from trainer.pool import Pool
-from trainer.publisher import Publisher
+from trainer.publisher import NUM_SLOTS, Publisher
+from trainer.ranks.group import ALONE, Group
+from trainer.ranks.meeting import bound_together, check_listen
 from trainer.service import Service
 from trainer.watching import Watching
 
@@ -36,12 +37,14 @@ log = logging.getLogger(__name__)
 class ScorerLink:
     """Owns what stands between the training loop and the scorers. Entering binds, starts the thread and pushes weights.
 
+    Each rank of a group has one. Rank 0's pushes weights; the others count on them, and note when that is.
+
     Attributes:
         pool: scored chunks for the feeder.
         service: sessions and counters, run by the I/O thread.
         audits: chunks that are scored twice.
         watching: raises alarms about scorers.
-        endpoint: where scorers connect.
+        endpoint: where scorers connect: rank 0's.
     """
 
     def __init__(
@@ -53,15 +56,14 @@ class ScorerLink:
         plan: Plan,
         generation: int,
         assembly: Assembly,
+        group: Group = ALONE,
     ) -> None:
+        check_listen(group, options.listen)
         self.options = options
+        self._group = group
         self._plan = plan
-        self.ships_all = isinstance(source.train, AbsentSplit)
-        if self.ships_all and (options.transfer, options.payload) != ("payload", "all"):
-            raise ConfigError(
-                f"--transfer {options.transfer} --payload {options.payload}: this trainer's source has no readable "
-                "training samples; use --transfer payload --payload all"
-            )
+        self._generation = generation
+        self.ships_all = ships_all(options, source)
         self.stop_step = assembly.pace.stop_step
         self.pool = Pool(
             LeaseBook(options.resolved_chunk_size, assembly.pace, assembly.plan_visit),
@@ -69,22 +71,11 @@ class ScorerLink:
             chunks_per_step=assembly.pace.chunks_per_step,
             exact=options.candidates != "auto",
         )
-        self._publisher = Publisher(unwrap(model), head, generation)
-        terms = terms_of(options, source, model, generation, assembly)
-        histories_of = None
-        if assembly.histories is not None:
-            order = Order(source.sample.num_samples, options.seed, "candidates")
-            histories_of = histories_by_position(assembly.histories, order)
-        self.audits = Audits(
-            options.log.audit_fraction if can_be_audited(options) else 0.0,
-            batch_size=options.batch_size,
-            generation=generation,
-            seed=options.seed,
-            score_name=next(iter(terms.scores), ""),
-            lowest_is_hard=terms.lowest_is_hard,
-            selects_best=options.entry.ranks and options.selection.temperature is None,
-            lease_s=terms.lease_s,
-        )
+        self._publisher = Publisher(unwrap(model), head, generation, num_slots=NUM_SLOTS if group.is_first else 0)
+        terms = terms_of(options, source, model, generation, assembly, group.shard)
+        histories, order = assembly.histories, assembly.selector.order
+        histories_of = None if histories is None else histories_by_position(histories, order)
+        self.audits = audits_of(options, terms)
         self.service = Service(terms, self.pool, self._publisher, histories_of, self.audits)
         self.watching = Watching(self.service.sessions, self.pool, assembly.pace, self.service.attendance.absent_s)
         self.service.watch = self.watching.tick
@@ -104,22 +95,31 @@ class ScorerLink:
     def __enter__(self) -> "ScorerLink":
         with contextlib.ExitStack() as opened:
             listen = self.options.listen
-            if listen is None:
+            if listen is None and self._group.is_first:
                 listen = f"ipc://{opened.enter_context(private_folder())}/t"
             opened.callback(self.service.rooms.close)
             opened.callback(self._io.stop)
-            self.endpoint = self._io.bind(CONTROL, listen)
+            met = bound_together(self._group, listen, self._bind)
+            self.endpoint, self.service.reception.ranks = met.first, met.ranks
             if self.options.transfer == "payload":
-                self.service.rooms.open(self.endpoint)
-            weights = weights_endpoint(listen, 0) if listen.startswith("ipc://") else weights_endpoint(self.endpoint, 0)
-            self.service.weights_port = port_of(self._io.bind(WEIGHTS, weights))
+                self.service.rooms.open(met.own)
             self._io.start()
             self._closing = opened.pop_all()
-        log.info("scorers connect with: marginstream scorer --connect %s%s", self.endpoint, self.options.key_flags)
+        if self._group.is_first:
+            log.info("scorers connect with: marginstream scorer --connect %s%s", self.endpoint, self.options.key_flags)
         self.push(self.first_step)
         return self
 
+    def _bind(self, listen: str) -> str:
+        """The control channel and, where there are weights, their channel beside it."""
+        endpoint = self._io.bind(CONTROL, listen)
+        if self._group.is_first:
+            weights = weights_endpoint(listen, 0) if listen.startswith("ipc://") else weights_endpoint(endpoint, 0)
+            self.service.reception.weights_port = port_of(self._io.bind(WEIGHTS, weights))
+        return endpoint
+
     def __exit__(self, *exc_info: object) -> None:
+        self.service.says_farewell = not isinstance(sys.exception(), RankLost)  # else others start in this place
         self.pool.finish()
         self._closing.close()
         self.audits.close()
@@ -145,10 +145,14 @@ class ScorerLink:
         return len(self.service.sessions)
 
     def push(self, step: int) -> None:
-        """Copy the weights as they are after `step` optimiser steps and have them announced."""
+        """Copy the weights as they are after `step` optimiser steps and have them announced; rank 0 does it for all."""
         self._check_alive()
+        if not self._group.is_first:
+            self._io.post(lambda: self.service.follow(Version(self._generation, step)))
+            return
         self.service.push_wanted = False
-        exact = self.options.fallback == "wait"
+        # Other ranks may stand still for this version while this one need not, and then waits for them in its step.
+        exact = self.options.fallback == "wait" or (self.ships_all and self._group.size > 1)
         slot = self._publisher.push(
             step,
             wire=self.service.weights.wire,
@@ -162,9 +166,9 @@ class ScorerLink:
         """Have the predictor learn from losses of trained samples. Never blocks; any thread.
 
         Args:
-            ids, losses: (b,) int64 and float32; histories: (b, H) float32, the losses before these.
+            ids, losses: (b,) int64 local ids and float32; histories: (b, H) float32, the losses before these.
         """
-        feedback = Feedback.of(ids, losses, histories)
+        feedback = Feedback.of(self._group.shard.global_ids(ids), losses, histories)
         self._io.post(lambda: self.service.send_feedback(feedback))
 
     def _check_alive(self) -> None:
@@ -223,8 +227,7 @@ class ScorerLink:
     def _events(self) -> dict[str, int]:
         """What happened to messages, connections and keys."""
         counters: list[Mapping[str, int]] = [self.service.traffic.events, self._io.events]
-        if self._security is not None:
-            counters.append(self._security.events)
+        counters += [] if self._security is None else [self._security.events]
         events: collections.Counter[str] = collections.Counter()
         for counter in counters:
             events.update(dict(counter))  # copied in one go: the I/O thread goes on counting
@@ -232,7 +235,6 @@ class ScorerLink:
 
     def summary(self) -> dict[str, Any]:
         traffic, publisher = self.service.traffic, self._publisher
-        elapsed_s = max(time.perf_counter() - self._opened_at, 1e-9)
         return {
             "leases": self.pool.account(),
             "refused": self.pool.refused(),
@@ -244,5 +246,5 @@ class ScorerLink:
             "push_stall_s": publisher.stall_s,
             "wire_bytes_in": traffic.bytes_in,
             "wire_bytes_out": traffic.bytes_out,
-            "io_thread_fraction": self._io.busy_s / elapsed_s,
+            "io_thread_fraction": self._io.busy_s / max(time.perf_counter() - self._opened_at, 1e-9),
         }

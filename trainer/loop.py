@@ -10,13 +10,20 @@ from torch import nn
 from common.config import TrainerOptions
 from common.data.source import Source
 from common.data.sources import open_source
-from common.devices import pick_device, set_threads
+from common.devices import set_threads
 from common.errors import NoScorer, PeerTimeout
 from common.models import build_model, load_state, unwrap
 from common.run import Run
+from common.run_folder import has_ended, of_rank
 from common.tracing import NUM_TRACED, Tracing
 from trainer.pictures import write_pictures
 from trainer.profile import profile_words
+from trainer.ranks.device import rank_device
+from trainer.ranks.environment import for_rank, is_restart
+from trainer.ranks.follower import Follower, joint_run
+from trainer.ranks.group import EndedElsewhere, Group
+from trainer.ranks.joining import joined_group
+from trainer.ranks.merge import joint_ledger
 from trainer.stopping import Stopping
 from trainer.stream import SelectedBatches
 from trainer.training import Training
@@ -26,34 +33,60 @@ log = logging.getLogger(__name__)
 
 
 def main(options: TrainerOptions) -> int:
-    """Train to the end or until a signal comes. Returns the process's exit code."""
-    set_threads(options.num_threads)
-    device = pick_device(options.device)
-    source = open_source(options)
-    model = make_model(options, source).to(device)
-    with Run(options) as run:
-        batches = SelectedBatches(options, source, model, generation=run.generation)
-        stopping = Stopping(batches.stop)
-        training = Training(run, batches, source, model, stopping)
-        if options.resume:
-            training.resume()
-        with training, _tracing(run) as tracing:
+    """Train to the end or until a signal comes, as the one trainer or as one rank of several. Returns the exit code."""
+    try:
+        with joined_group() as group:
+            return _train_together(options, group)
+    except EndedElsewhere as ended:  # the rank that could not go on says why
+        return ended.exit_code
+
+
+def _train_together(options: TrainerOptions, group: Group) -> int:
+    is_restarted = any(group.gather(is_restart()))
+    with group.together():
+        options = for_rank(options, is_restarted=is_restarted)
+        set_threads(options.num_threads)
+        device = rank_device(options.device)
+        source = open_source(options)
+        model = make_model(options, source).to(device)
+    if group.share(is_restarted and options.out is not None and has_ended(options.out)):
+        return 0
+    with joint_run(options, group) as run:
+        with group.together():
+            batches = SelectedBatches(options, source, model, generation=run.generation, group=group)
+        stopping = Stopping(batches.stop if group.size == 1 else lambda: _hurry(batches))
+        with group.together():
+            training = Training(run, batches, source, model, stopping, group)
+            if options.resume:
+                training.resume()
+        with contextlib.ExitStack() as opened:
+            with group.together():
+                opened.enter_context(training)
+            tracing = opened.enter_context(_tracing(run))
             try:
                 train(training, tracing)
             except (NoScorer, PeerTimeout):  # between two steps: with scorers the run may go on from here
-                if run.step:
+                if run.step and group.size == 1:  # other ranks may be within a step
                     training.save()
                 raise
             summary = training.finish()
-            torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
-            if batches.ledger is not None:
-                batches.ledger.save(run.folder / "ledger.npz")
-            if not stopping.is_late():
-                write_pictures(run.folder, batches, source, model)
-            summary["words"] = f"{closing_words(summary)}\n{profile_words(summary['profile'])}"
-            log.info("%s Run folder: %s", summary["words"], run.folder)
+            ledger = joint_ledger(batches.ledger, group)
+            if group.is_first:
+                torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
+                if ledger is not None:
+                    ledger.save(run.folder / "ledger.npz")
+                if not stopping.is_late():
+                    write_pictures(run.folder, batches, source, model, ledger)
+                summary["words"] = f"{closing_words(summary)}\n{profile_words(summary['profile'])}"
+                log.info("%s Run folder: %s", summary["words"], run.folder)
     run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
     return 128 + signal.Signals[summary["stopped_by"]] if "stopped_by" in summary else 0
+
+
+def _hurry(batches: SelectedBatches) -> None:
+    """A rank that is asked to end says so to the others in its next step, and waits for no more than that."""
+    if (link := batches.watched.link) is not None:
+        link.service.attendance.hurry()
 
 
 def train(training: Training, tracing: Tracing | None = None) -> None:
@@ -69,7 +102,7 @@ def train(training: Training, tracing: Tracing | None = None) -> None:
         with run.timing("push"):
             batches.step(result.losses)
         training.record.add(batch, result)
-        if training.checkpoints.due(run.step):
+        if training.is_save_due():
             training.save()
 
 
@@ -81,5 +114,6 @@ def make_model(options: TrainerOptions, source: Source) -> nn.Module:
     return model
 
 
-def _tracing(run: Run) -> contextlib.AbstractContextManager[Tracing | None]:
-    return Tracing(run.folder / "trace-trainer.json", "steps") if run.options.profile else contextlib.nullcontext()
+def _tracing(run: Run | Follower) -> contextlib.AbstractContextManager[Tracing | None]:
+    path = run.folder / of_rank("trace-trainer.json", run.rank)
+    return Tracing(path, "steps") if run.options.profile else contextlib.nullcontext()

@@ -10,14 +10,22 @@ from common.data.source import Source
 from common.models import find_head
 from trainer.boundary import write_boundary
 from trainer.gallery import write_gallery
+from trainer.ledger import Ledger
 from trainer.stream import SelectedBatches
 
 log = logging.getLogger(__name__)
 
 
-def write_pictures(folder: Path, batches: SelectedBatches, source: Source, model: nn.Module) -> None:
-    """gallery.npz and boundary.npz, each where there is something to show. Whatever goes wrong, the run stands."""
+def write_pictures(
+    folder: Path, batches: SelectedBatches, source: Source, model: nn.Module, ledger: Ledger | None = None
+) -> None:
+    """gallery.npz and boundary.npz, each where there is something to show. Whatever goes wrong, the run stands.
+
+    Args:
+        ledger: of all samples, where several ranks have parts of it; by default that of `batches`.
+    """
     options = batches.options
+    ledger = batches.ledger if ledger is None else ledger
 
     def boundary() -> None:
         head = find_head(model, options.head)
@@ -25,8 +33,8 @@ def write_pictures(folder: Path, batches: SelectedBatches, source: Source, model
         write_boundary(folder / "boundary.npz", model, head, source, recent, step=batches.completed, seed=options.seed)
 
     def gallery() -> None:
-        if options.log.gallery and batches.ledger is not None:
-            write_gallery(folder / "gallery.npz", model, source, batches.ledger, seed=options.seed)
+        if options.log.gallery and ledger is not None:
+            write_gallery(folder / "gallery.npz", model, source, ledger, seed=options.seed)
 
     _try("boundary", boundary)
     _try("gallery", gallery)

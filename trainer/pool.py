@@ -102,11 +102,10 @@ class Pool:
         with self._changed:
             return collections.Counter(held.session for held in self._book.outstanding.values())
 
-    def oldest_issue(self, session: int) -> float | None:
-        """When the oldest lease that a session holds was issued (monotonic seconds)."""
-        with self._changed:
-            times = [held.issued_at for held in self._book.outstanding.values() if held.session == session]
-            return min(times, default=None)
+    def oldest_issues(self) -> dict[int, float]:
+        """When the oldest lease that a session holds was issued (monotonic seconds), by session; in one pass."""
+        with self._changed:  # leases are kept in the order of issue
+            return {held.session: held.issued_at for held in reversed(self._book.outstanding.values())}
 
     def announce(self, version: Version) -> None:
         with self._changed:

@@ -18,6 +18,8 @@ Learner = Callable[[Ints, np.ndarray, np.ndarray], object]  # ids, losses, histo
 class LossHistories:
     """The last ten losses of each sample, 40 bytes a sample: allocated for this method only. Thread-safe.
 
+    Ids are local to the rank, also those that the learner is told of.
+
     Attributes:
         learner: told of each trained batch, with the histories as they were before it; any thread's `append`.
     """

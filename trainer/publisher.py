@@ -25,6 +25,7 @@ from common.weights import Group, Manifest, copy_groups, grouped, manifest_of, m
 
 Wire = Literal["float32", "bf16"]
 WIRES: tuple[Wire, ...] = ("float32", "bf16")
+NUM_SLOTS = 3
 
 
 @dataclass
@@ -60,10 +61,13 @@ class Publisher:
         model: its parameters and buffers are copied at each push.
         head: the last linear layer, always sent in float32.
         generation: of this start of the trainer; versions are (generation, step).
-        num_slots: buffers; one is the newest, one may be fetched, one is free to be filled.
+        num_slots: buffers; one is the newest, one may be fetched, one is free to be filled. None where another rank
+            pushes: then there is never a version here.
     """
 
-    def __init__(self, model: nn.Module, head: nn.Linear | None, generation: int, *, num_slots: int = 3) -> None:
+    def __init__(
+        self, model: nn.Module, head: nn.Linear | None, generation: int, *, num_slots: int = NUM_SLOTS
+    ) -> None:
         self._tensors = list(model_tensors(model).values())
         self._device = self._tensors[0].device if self._tensors else torch.device("cpu")
         self._generation = generation

@@ -24,6 +24,10 @@ class Reception:
     Args:
         beat: sends a heartbeat to everybody: whoever cannot be reached loses its session.
         events: counters of what happened, by name.
+
+    Attributes:
+        weights_port: of the weights channel; told to scorers on tcp, 0 for ipc and where there is none.
+        ranks: where scorers on tcp find the other ranks, see `Terms.welcome`.
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class Reception:
         self._beat = beat
         self._events = events
         self._log = SparingLog(log, LOG_EVERY_S)
+        self.weights_port = 0
+        self.ranks: tuple[str, ...] = ()
 
-    def receive(self, peer: bytes, hello: Hello | ForeignHello, weights_port: int) -> Session | None:
+    def receive(self, peer: bytes, hello: Hello | ForeignHello) -> Session | None:
         """The session that begins, to be told its WELCOME, or None where this scorer was refused."""
         wrong = self._mismatch(peer, hello)
         if wrong is not None or isinstance(hello, ForeignHello):
@@ -55,8 +61,9 @@ class Reception:
         welcome = self._terms.welcome(
             secrets.randbits(63),
             wire=self._weights.wire,
-            weights_port=weights_port,
+            weights_port=self.weights_port,
             version=self._weights.version_for(hello),
+            ranks=self.ranks,
         )
         return self._sessions.begin(peer, hello, welcome)
 

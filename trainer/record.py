@@ -12,10 +12,12 @@ from torch import nn
 from common.data.source import Source
 from common.errors import TrainingDiverged
 from common.run import Run
+from common.run_folder import of_rank
 from trainer.agreement import AgreementLog
 from trainer.batch import Batch
 from trainer.evaluate import Abandoned, Evaluation, evaluate
 from trainer.learner import Learner
+from trainer.ranks.follower import Follower
 from trainer.recalibrate import recalibrated, recalibration_inputs
 from trainer.step import BatchMeans, StepResult
 from trainer.stream import SelectedBatches
@@ -28,7 +30,7 @@ TRACE = "trace.jsonl"
 
 
 class Record:
-    """Of one run.
+    """Of one run. Ranks other than rank 0 record log lines and, when asked, batches.
 
     Args:
         is_late: whether a run that was asked to end should no longer wait for an evaluation.
@@ -36,7 +38,7 @@ class Record:
 
     def __init__(
         self,
-        run: Run,
+        run: Run | Follower,
         batches: SelectedBatches,
         source: Source,
         learner: Learner,
@@ -49,8 +51,8 @@ class Record:
         self._learner = learner
         self._is_late = is_late
         self._means = BatchMeans(learner.device)
-        self._agreement = AgreementLog(run.folder / "agreement.jsonl")
-        self._trace = Trace(run.folder / TRACE) if run.options.log.trace else None
+        self._agreement = AgreementLog(run.folder / of_rank("agreement.jsonl", run.rank))
+        self._trace = Trace(run.folder / of_rank(TRACE, run.rank)) if run.options.log.trace else None
         self._evaluation: Evaluation | None = None
         self._evaluated_at = -1  # step
         batches.tally.phases = run.timing.seconds  # what is timed there is part of the profile
@@ -74,8 +76,8 @@ class Record:
             self._log()
 
     def evaluate(self) -> None:
-        """Evaluate on held-out data, unless that was done after this step."""
-        if self._evaluated_at == self._run.step:
+        """Evaluate on held-out data, unless that was done after this step; rank 0 does it for all."""
+        if self._evaluated_at == self._run.step or self._run.rank:
             return
         device = self._learner.device
         if device.type == "cuda":
@@ -152,11 +154,13 @@ class Record:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Before entering."""
         self._means.load_state_dict(state["means"])
+        self._run.timing.restore(state["wall_s"], state["phases_s"])
+        if self._run.rank:
+            return
         self.rewind(state["num_agreements"])
         if state["evaluation"] is not None:
             fields, self._evaluated_at = state["evaluation"]
             self._evaluation = Evaluation(**fields)
-        self._run.timing.restore(state["wall_s"], state["phases_s"])
 
 
 def check_finite(losses: dict[str, float], step: int) -> None:

@@ -29,13 +29,17 @@ class Selector:
     Args:
         method: composed, so that nothing comes twice.
         entry: of the method in the registry.
-        order: of the candidates.
+        order: of the candidates; ids are local to the rank.
         ledger: by id; None if nothing is to be remembered.
         batch_size: b.
         steps: of the run.
         seed: keys all draws, together with the position of the first candidate.
+        stream: of the draws, so that ranks draw for themselves.
         queue: of a stream method.
         targets_of: gives the classes of ids; None if nobody looks at them.
+
+    Attributes:
+        order: as given.
     """
 
     def __init__(
@@ -48,17 +52,18 @@ class Selector:
         batch_size: int,
         steps: int,
         seed: int,
+        stream: str = "selection",
         queue: SampleQueue,
         targets_of: Callable[[np.ndarray], Tensor] | None = None,
     ) -> None:
         self.method = method
         self.kind = entry.kind
         self._entry = entry
-        self._order = order
+        self.order = order
         self._ledger = ledger
         self._batch_size = batch_size
         self._steps = steps
-        self._seed = seed
+        self._seed, self._stream = seed, stream
         self._targets_of = targets_of
         self.queue = queue
         self._last: CandidateSet | None = None
@@ -83,7 +88,7 @@ class Selector:
         remembers = self._entry.reuses_scores and self._ledger is not None
         candidates = CandidateSet(
             chunks,
-            self._order,
+            self.order,
             self.score_names,
             progress=step / self._steps,
             targets_of=self._targets_of,
@@ -134,7 +139,7 @@ class Selector:
     def note_late(self, chunk: ScoredChunk) -> None:
         """Remember the scores of a chunk that is too stale to be offered: they were counted on when it was leased."""
         if self._ledger is not None:
-            self._remember(chunk, self._order.ids_between(chunk.start, chunk.stop))
+            self._remember(chunk, self.order.ids_between(chunk.start, chunk.stop))
 
     def _note(self, candidates: CandidateSet, chunks: Sequence[ScoredChunk]) -> None:
         if self._ledger is None:
@@ -181,7 +186,7 @@ class Selector:
         )
 
     def _generator(self, *key: int) -> torch.Generator:
-        return torch.Generator().manual_seed(int(keyed_uint64(self._seed, "selection", *key)))
+        return torch.Generator().manual_seed(int(keyed_uint64(self._seed, self._stream, *key)))
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -196,7 +201,9 @@ class Selector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(state["method"])
+        """A method without a state begins anew."""
+        if state["method"] is not None:
+            self.method.load_state_dict(state["method"])
         self.queue.load_state_dict(state["queue"])
         self.num_offered = int(state["num_offered"])
         self.num_remembered = int(state["num_remembered"])

@@ -22,6 +22,7 @@ from common.protocol import (
     PredictorState,
     Return,
     Revoke,
+    Version,
     decode,
     encode,
 )
@@ -35,6 +36,7 @@ from trainer.patience import HELLO_COST, Patience
 from trainer.pool import Pool
 from trainer.predictor_desk import PredictorDesk
 from trainer.publisher import Publisher, Slot
+from trainer.ranks.following import FollowedVersions
 from trainer.reception import Reception
 from trainer.sessions import HistoriesOf, Sent, Sessions
 from trainer.terms import HEARTBEAT_S, Terms
@@ -55,13 +57,14 @@ class Service:
     Args:
         terms: see there.
         pool: receives scored chunks, issues leases.
-        publisher: holds the weights versions.
+        publisher: holds the weights versions; without slots on ranks that push none.
         histories_of, audits: see `Sessions`.
 
     Attributes:
-        weights_port: told to scorers on tcp; 0 for ipc.
+        reception: tells scorers where else to connect, once that is known.
         push_wanted: there is a scorer that the newest version does not serve, see `WeightsDesk.is_left_out`.
         attendance: whether any scorer serves.
+        says_farewell: in the end; else scorers look for another trainer in this place.
         watch: called at every tick, after it.
     """
 
@@ -76,23 +79,20 @@ class Service:
         self._pool = pool
         self._io: IOThread
         self._next_beat = 0.0
-        self._is_ending = False
-        self.weights_port = 0
+        self._is_ending, self.says_farewell = False, True
         self.traffic = Traffic()
         self.push_wanted = False
         self.attendance = Attendance()
         self.watch: Callable[[float], None] = lambda now: None
         self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, histories_of, audits)
-        patience = Patience(terms.largest_array_bytes)
-        self._door = Doorkeeper(patience, self.sessions, self._send, self.traffic.events)
+        self._door = Doorkeeper(Patience(terms.largest_array_bytes), self.sessions, self._send, self.traffic.events)
         self._log = SparingLog(log, LOG_EVERY_S)
         self.weights = WeightsDesk(publisher, self.sessions, self._send, terms.wire)
-        self._reception = Reception(terms, self.sessions, self.weights, self._send, self._beat, self.traffic.events)
+        self.reception = Reception(terms, self.sessions, self.weights, self._send, self._beat, self.traffic.events)
         self.predictor = PredictorDesk(self.sessions, self._send)
         self.rooms = Rooms(self.traffic.events)
-        self.candidates = CandidatesDesk(
-            terms, pool, self.sessions, self.weights.announced, self.traffic, audits, self.rooms
-        )
+        known = FollowedVersions(terms.generation, pool) if terms.rank else self.weights.announced
+        self.candidates = CandidatesDesk(terms, pool, self.sessions, known, self.traffic, audits, self.rooms)
         self._handlers: dict[type[Message], Callable[..., bool | None]] = {
             Candidates: lambda peer, message: self.candidates.receive(self.sessions.heard(peer), message),
             Heartbeat: self._on_heartbeat,
@@ -141,10 +141,10 @@ class Service:
             self._send(session.peer, Heartbeat(self._pool.num_arrived, version, (), self._pool.next_step))
 
     def on_stop(self) -> None:
-        self._is_ending = True
-        for session in self.sessions:
+        self._is_ending = self.says_farewell
+        for session in self.sessions if self.says_farewell else ():
             self._send(session.peer, FAREWELL)
-        self._io.receive_until(lambda: len(self.sessions) == 0, FAREWELL_S)  # they answer at once
+        self._io.receive_until(lambda: not self._is_ending or len(self.sessions) == 0, FAREWELL_S)  # at once
 
     # -- asked by the training and feeder threads, through io.post ----------------------------------------------------
 
@@ -156,6 +156,11 @@ class Service:
             self.sessions.issue_leases()
         if self.weights.filled:
             self._io.tick_within(COPY_POLL_S)
+
+    def follow(self, version: Version) -> None:
+        """Rank 0 pushes this version, and tells scorers: the leases of this rank may move on."""
+        self._pool.announce(version)
+        self.sessions.issue_leases()
 
     def revoke(self, leases: dict[int, list[int]]) -> None:
         """Selection is over: scorers need not finish what they hold (leases by session)."""
@@ -206,7 +211,7 @@ class Service:
         if self._is_ending:
             self._send(peer, FAREWELL)
             return
-        session = self._reception.receive(peer, hello, self.weights_port)
+        session = self.reception.receive(peer, hello)
         if session is not None:
             self.push_wanted |= self.weights.is_left_out(session)
             self._send(peer, session.welcome)
@@ -238,8 +243,7 @@ class Service:
         frames = encode(message)
         sent = self._io.send(channel, frames, peer, track=channel == WEIGHTS)
         if sent is False:
-            session = self.sessions.get(peer)
-            if session is not None:
+            if (session := self.sessions.get(peer)) is not None:
                 self.sessions.end(session, "cannot be reached", dead=True)
         else:
             self.traffic.bytes_out += sum(len(frame) for frame in frames)

@@ -46,6 +46,7 @@ class Session:
     stuck: bool = False
     spent: Spent = NOTHING
     leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
+    last_lease: int = 0  # number of the newest one; they only grow
     weights_peer: bytes = b""  # the weights channel's routing id, once it has fetched anything
     fetching: Version | None = None
     next_bucket: int = 0  # of that version, the first that it was not sent
@@ -156,11 +157,12 @@ class Sessions:
         """Silence is death; no progress while holding leases is stuck. Both give the leases back."""
         if self._audits is not None:
             self._audits.expire(now)
+        oldest_issues = self._pool.oldest_issues()
         for session in self:
             if now - session.heard_at > self._terms.silence_s:
                 self.end(session, f"silent for {now - session.heard_at:.0f} s", dead=True)
                 continue
-            oldest = self._pool.oldest_issue(session.id)
+            oldest = oldest_issues.get(session.id)
             if oldest is None or session.stuck:
                 continue
             idle_s = now - max(oldest, session.progress_at)
@@ -181,13 +183,13 @@ class Sessions:
         self._send(session.peer, Revoke(tuple(held)), CONTROL)
 
     def issue_leases(self) -> None:
-        """Give leases to whoever holds the fewest, until nobody may have more."""
+        """Give leases to whoever holds the fewest, of those to whoever waits longest, until nobody may have more."""
         self._issue_audits()
         credits = self._terms.leases_per_scorer * len(self)
         free = [session for session in self if not session.stuck]
         held = self._pool.num_held()
         while free:
-            session = min(free, key=lambda one: held[one.id])
+            session = min(free, key=lambda one: (held[one.id], one.last_lease))
             if held[session.id] >= self._terms.leases_per_scorer:
                 return
             issued = self._pool.issue(session.id, credits)
@@ -196,6 +198,7 @@ class Sessions:
             held[session.id] += 1
             lease = self._lease(issued)
             session.leases[lease.lease] = lease
+            session.last_lease = lease.lease
             if self._send(session.peer, lease, CONTROL) is False:
                 free.remove(session)
 

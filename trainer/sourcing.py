@@ -21,11 +21,20 @@ MAX_EMPTY = 3  # one may be bad data; several in a row are bad weights
 
 
 class PlainBatches:
-    """Batches of the plain order, which is keyed like the candidates' and consumes no chunk."""
+    """Batches of the plain order, which is keyed like the candidates' and consumes no chunk.
+
+    All ranks share one order of the whole data set and take turns: in round k, rank r of W has the positions
+    [(k W + r) b, (k W + r + 1) b). So W ranks that train on nothing else train on what one rank with W·b would.
+
+    Attributes:
+        next_position: where the next round begins.
+    """
 
     def __init__(self, gatherer: Gatherer, batch_size: int) -> None:
         self._gatherer = gatherer
         self._batch_size = batch_size
+        self._offset = gatherer.shard.rank * batch_size
+        self._round_size = gatherer.shard.num_ranks * batch_size
         self.next_position = 0
         self._warm: Batch | None = None
 
@@ -39,13 +48,14 @@ class PlainBatches:
     def warm_up(self) -> None:
         """Have a batch in stock, so that a fallback costs no read."""
         if self._warm is None:
-            positions = np.arange(self.next_position, self.next_position + self._batch_size)
-            self.next_position += self._batch_size
+            start = self.next_position + self._offset
+            positions = np.arange(start, start + self._batch_size)
+            self.next_position += self._round_size
             self._warm = self._gatherer.plain_batch(positions, 0, "plain")
 
     def state_dict(self) -> dict[str, Any]:
         """The one in stock is read anew."""
-        return {"next_position": self.next_position - (0 if self._warm is None else self._batch_size)}
+        return {"next_position": self.next_position - (0 if self._warm is None else self._round_size)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.next_position, self._warm = state["next_position"], None

@@ -11,6 +11,7 @@ from common.config import LearningOptions
 from common.models.loss import per_sample_loss
 from trainer.batch import Batch
 from trainer.optimizers import clip_gradients
+from trainer.ranks.ballot import Ballot
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,19 @@ def train_step(
     batch: Batch,
     options: LearningOptions,
     forward: Callable[[Tensor], Any] | None = None,
+    ballot: Ballot | None = None,
 ) -> StepResult:
     """Forward, backward of mean(weights · losses), clip, step. Never waits for the device.
 
     Args:
-        forward: the model's forward pass in another form; the model itself by default.
+        forward: the model's forward pass in another form; the model itself by default. With a ballot it is one that
+            averages gradients over the ranks.
+        ballot: what the ranks vote with; None where there is one rank.
     """
     optimizer.zero_grad(set_to_none=True)
-    result = take_gradients(model, batch.inputs, batch.targets, batch.weights, options, forward or model)
+    result = take_gradients(model, batch.inputs, batch.targets, batch.weights, options, forward or model, ballot)
+    if ballot is not None:
+        ballot.count(batch.step)
     optimizer.step()
     schedule.step()
     return result
@@ -48,11 +54,16 @@ def take_gradients(
     weights: Tensor,
     options: LearningOptions,
     forward: Callable[[Tensor], Any],
+    ballot: Ballot | None = None,
 ) -> StepResult:
     """Forward, backward, clip: everything between `zero_grad` and the optimiser's step."""
     outputs = forward(inputs)
     losses = per_sample_loss(model, outputs, targets, options.optim.label_smoothing)
-    (weights * losses).mean().backward()
+    loss = (weights * losses).mean()
+    if ballot is None:
+        loss.backward()
+    else:
+        ballot.backward(loss)
     if options.optim.clip_norm is not None:
         clip_gradients(model.parameters(), options.optim.clip_norm)
     return StepResult(losses.detach(), _num_correct(outputs, targets))

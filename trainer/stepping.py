@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from common.config import TrainerOptions
 from common.errors import ConfigError
 from trainer.batch import Batch
+from trainer.ranks.ballot import Ballot
 from trainer.step import StepResult, take_gradients, train_step
 
 Step = Callable[[Batch], StepResult]
@@ -22,19 +23,28 @@ WARMUP_STEPS = 3  # before a capture: lazy initialisation and, with --step.compi
 COMPILERS = ("c++", "g++", "clang++")
 
 
-def make_step(model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, options: TrainerOptions) -> Step:
+def make_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    options: TrainerOptions,
+    ballot: Ballot | None = None,
+) -> Step:
     """What the loop calls for each batch; see `trainer.step.train_step` for what it does.
 
     Args:
         optimizer: from `build_optimizer` with the same options; to be captured, its rate must be a tensor.
+        ballot: of this model, where there are several ranks.
 
     Raises:
         ConfigError: this device does not offer what is asked for.
     """
     device = next(model.parameters()).device
-    forward = _forward(model, options, device)
+    forward = _forward(model if ballot is None else ballot.model, options, device)
     if not options.step.capture:
-        return lambda batch: train_step(model, optimizer, schedule, batch, options, forward)
+        return lambda batch: train_step(model, optimizer, schedule, batch, options, forward, ballot)
+    if ballot is not None:
+        raise ConfigError("--step.capture records the step of a single rank, and there are several; leave it off")
     if device.type != "cuda":
         raise ConfigError(f"--step.capture: graphs are of CUDA, the trainer is on {device}; leave it off")
     return CapturedStep(model, optimizer, schedule, options, forward, device)

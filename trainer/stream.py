@@ -42,6 +42,7 @@ from trainer.fresh import FreshSelecting, FreshSourcing
 from trainer.health import Watched, health_of
 from trainer.link import ScorerLink
 from trainer.plan import Plan
+from trainer.ranks.group import Group
 from trainer.run_ahead import RunAhead
 from trainer.sourcing import StaleSourcing
 from trainer.state import BatchesState
@@ -58,9 +59,11 @@ class SelectedBatches:
         options: `mode`, `method`, sizes, bounds and fallback; optimiser options are not looked at.
         source: where samples come from. Scorers open their own from `options.data`.
         model: on the device it trains on; its parameters and buffers are pushed to the scorers.
-        scorers: local scorer processes to start; 0 waits for those that connect to `options.listen`. They build their
-            model from `options.model`, so a model of your own is named there as module:callable.
-        generation: number of this start of the run, greater than any earlier one; by default the time in seconds.
+        scorers: local scorer processes to start, by rank 0; 0 waits for those that connect to `options.listen`. They
+            build their model from `options.model`, so a model of your own is named there as module:callable.
+        generation: number of this start of the run, greater than any earlier one, the same on all ranks; by default
+            the time in seconds.
+        group: who makes each step together, by default the ranks of torch.distributed: each has batches of its own.
 
     Raises:
         ConfigError: options, source and model do not fit together.
@@ -77,6 +80,7 @@ class SelectedBatches:
         *,
         scorers: int = 0,
         generation: int | None = None,
+        group: Group | None = None,
     ) -> None:
         self.options = options
         self.plan = Plan.of(options)
@@ -84,7 +88,8 @@ class SelectedBatches:
         self._model, self._source = model, source
         head = find_head(model, options.head)
         check_model(model, source.sample, head, name=options.model)
-        self._num_local_scorers = scorers if options.needs_scorers else 0
+        group = Group.current() if group is None else group
+        self._num_local_scorers = scorers if options.needs_scorers and group.is_first else 0
         self._link: ScorerLink | None = None
         self._fresh: FreshSelecting | None = None
         sourcing: StaleSourcing | FreshSourcing
@@ -92,24 +97,26 @@ class SelectedBatches:
         self._stopped = False
         self._closing = contextlib.ExitStack()
 
-        assembly = assemble(options, source, model, head, self.plan)
+        assembly = assemble(options, source, model, head, self.plan, group.shard)
         self.ledger = assembly.ledger
         needs_losses = "loss" in options.entry.ledger
-        self._feedback = Feedback(self.ledger, assembly.histories, needs_losses=needs_losses)
+        self._feedback = Feedback(self.ledger, assembly.histories, needs_losses=needs_losses, shard=group.shard)
         uniform = UniformCandidates()
         device = next(model.parameters()).device
         self._run_ahead = RunAhead.of(device) if options.needs_scorers else RunAhead(None)
-        gatherer = make_gatherer(options, source, device)
+        gatherer = make_gatherer(options, source, device, group.shard)
         if options.needs_scorers:
-            started = generation if generation is not None else int(time.time())
-            self._link = ScorerLink(options, source, model, head, self.plan, started, assembly)
+            started = generation if generation is not None else group.share(int(time.time()))
+            self._link = ScorerLink(options, source, model, head, self.plan, started, assembly, group)
             if assembly.histories is not None:
                 assembly.histories.learner = self._link.learn
             self._feeder, sourcing = make_stale_feeder(options, gatherer, self.plan, assembly, self._link)
         else:
             sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
             self._feeder = make_fresh_feeder(options, sourcing)
-            self._fresh = make_fresh_selecting(options, source, assembly, sourcing, gatherer, model, head, uniform)
+            self._fresh = make_fresh_selecting(
+                options, source, assembly, sourcing, gatherer, model, head, uniform, group
+            )
         self.tally = Tally(
             options, source, assembly.selector, self._feeder, uniform, link=self._link, fresh=self._fresh
         )
@@ -136,7 +143,7 @@ class SelectedBatches:
     def __iter__(self) -> Iterator[Batch]:
         self.tally.cost = count_cost(self._model, self._source)  # here, while scorers start
         if self._link is not None and self.completed < self._link.stop_step:
-            self.tally.start_wait_s += await_first_scores(self._link, self.plan, self.completed, self._is_stopped)
+            self.tally.start_wait_s += await_first_scores(self._link, self.plan, self.completed, lambda: self._stopped)
         self.tally.begin()
         while self.completed < self.options.steps and not self._stopped:
             try:
@@ -190,9 +197,6 @@ class SelectedBatches:
         if self._stopped:
             raise Stopped
         wait_for_batch(self._link, step, waited_s)
-
-    def _is_stopped(self) -> bool:
-        return self._stopped
 
     def stop(self) -> None:
         """End the iteration before the next batch, also while it waits. Any thread, also a signal handler."""

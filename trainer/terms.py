@@ -29,6 +29,7 @@ class Terms:
         target_shape, sample_shape, sample_dtype: of payload tensors.
         embedding_sizes: (C, D) of errors and features.
         not_negative: the scores that cannot be below 0.
+        rank, num_ranks: of this trainer process.
     """
 
     run: str
@@ -54,6 +55,8 @@ class Terms:
     silence_s: float = 10.0
     lease_s: float = 60.0
     steps: int = 0
+    rank: int = 0
+    num_ranks: int = 1
 
     @property
     def largest_array_bytes(self) -> int:
@@ -91,8 +94,14 @@ class Terms:
                 return name, REMEDIES[name]
         return None
 
-    def welcome(self, session: int, *, wire: str, weights_port: int, version: Version | None) -> Welcome:
-        """The answer to a HELLO that matches."""
+    def welcome(
+        self, session: int, *, wire: str, weights_port: int, version: Version | None, ranks: tuple[str, ...] = ()
+    ) -> Welcome:
+        """The answer to a HELLO that matches.
+
+        Args:
+            ranks: HOST:PORT of the other ranks' control channels, from rank 0 over tcp; else none.
+        """
         return Welcome(
             session=session,
             generation=self.generation,
@@ -110,4 +119,7 @@ class Terms:
             silence_s=self.silence_s,
             embeddings=self.embeddings,
             steps=self.steps,
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            ranks=ranks,
         )

@@ -1,4 +1,7 @@
-"""A run's training as a whole: what learns, its batches and its records, saved together and put back together."""
+"""A run's training as a whole: what learns, its batches and its records, saved together and put back together.
+
+Several ranks each have one, and take the same way through it: they save, and end, after the same steps.
+"""
 
 import contextlib
 import logging
@@ -9,9 +12,13 @@ from torch import nn
 from common.data.source import Source
 from common.errors import ConfigError
 from common.run import Run
-from common.run_folder import drop_lines_after
+from common.run_folder import drop_lines_after, of_rank
 from trainer.checkpoint import Checkpoints
 from trainer.learner import Learner
+from trainer.ranks.follower import Follower
+from trainer.ranks.group import ALONE, Group
+from trainer.ranks.merge import merged
+from trainer.ranks.reshard import resharded
 from trainer.record import TRACE, Record
 from trainer.stopping import Stopping
 from trainer.stream import SelectedBatches
@@ -24,22 +31,35 @@ class Training:
 
     Args:
         batches: entered with it.
-        model: on its device; wrapped or not.
+        model: on its device; wrapped or not, but for several ranks not.
         stopping: who was asked to end the run, if anybody may.
+        group: the ranks that train together.
     """
 
     def __init__(
-        self, run: Run, batches: SelectedBatches, source: Source, model: nn.Module, stopping: Stopping | None = None
+        self,
+        run: Run | Follower,
+        batches: SelectedBatches,
+        source: Source,
+        model: nn.Module,
+        stopping: Stopping | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.run = run
         self.batches = batches
-        self.learner = Learner(run.options, model)
+        self.learner = Learner(run.options, model, group)
         self.record = Record(run, batches, source, self.learner, stopping.is_late if stopping else lambda: False)
-        self.checkpoints = Checkpoints(run.folder, run.options.checkpoint)
+        self.checkpoints = Checkpoints(run.folder, run.options.checkpoint, group)
         batches.watched.checkpoints = self.checkpoints
         self._stopping = stopping
+        self._group = group
         self._resumed_at = 0
+        self._asked_at = -1  # the last step after which a checkpoint was begun
         self._closing = contextlib.ExitStack()
+        if (ballot := self.learner.ballot) is not None:
+            ballot.stop_wanted = lambda: stopping is not None and stopping.received is not None
+            if group.is_first:  # one clock is enough
+                ballot.save_wanted = self.checkpoints.due_by_time
 
     def __enter__(self) -> "Training":
         with contextlib.ExitStack() as opened:
@@ -48,7 +68,9 @@ class Training:
             self._closing = opened.pop_all()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        if kind is not None:
+            self.checkpoints.hurry()  # other ranks may be gone
         self._closing.close()
 
     def resume(self) -> None:
@@ -66,7 +88,12 @@ class Training:
         step = state["step"]
         try:
             self.learner.load_state_dict(state["learner"])
-            self.batches.load_state_dict(state["batches"])
+            if state.get("rank") is not None:
+                self.learner.load_rank_state_dict(state["rank"])
+            batches = state["batches"]
+            if "shards" in state:
+                batches = resharded(state["shards"], self._group.shard, self.run.options)
+            self.batches.load_state_dict(batches)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what torch and all parts raise
             raise ConfigError(
                 f"--resume: the checkpoint of step {step} is of another model, or of another version of this program: "
@@ -74,17 +101,33 @@ class Training:
             ) from error
         self._rewind(step)  # once it is certain that the run goes on
         self.record.load_state_dict(state["record"])
-        self.checkpoints.last_saved_step = self._resumed_at = step
+        self.checkpoints.last_saved_step = self._resumed_at = self._asked_at = step
         log.info("going on after step %d, which generation %d had come to", step, state["generation"])
 
     def _rewind(self, step: int) -> None:
         """Take out what an earlier life recorded after `step`."""
         self.run.resume(step)
-        drop_lines_after(self.run.folder / TRACE, step - 1)  # a line counts the steps before its batch
+        self.checkpoints.forget_after(step)
+        trace = self.run.folder / of_rank(TRACE, self.run.rank)
+        drop_lines_after(trace, step - 1)  # a line counts the steps before its batch
+
+    def is_save_due(self) -> bool:
+        """Whether a checkpoint is due after this step. Of several ranks it is for all of them, or for none.
+
+        What else they have agreed on is done here too: to end after this step.
+        """
+        step, ballot = self.run.step, self.learner.ballot
+        if ballot is None:
+            return self.checkpoints.due(step)
+        if ballot.agreed.stop:
+            self.batches.stop()
+        # Votes of steps before the last checkpoint asked for that one.
+        by_time = ballot.agreed.save and ballot.agreed.step >= self._asked_at
+        return by_time or self.checkpoints.due_by_steps(step)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, between two steps. Whatever goes wrong, the run goes on."""
-        step = self.run.step
+        step = self._asked_at = self.run.step
         with self.run.timing("checkpoint"):
             try:
                 self.checkpoints.save(
@@ -92,7 +135,7 @@ class Training:
                     {
                         "step": step,
                         "generation": self.run.generation,
-                        "learner": self.learner.state_dict(),
+                        **self._learned(),
                         "record": self.record.state_dict(),
                     },
                     own={"batches": self.batches.state_dict()},
@@ -100,12 +143,24 @@ class Training:
             except Exception as error:  # a full disk, a batch that is not read: nothing that training depends on
                 self.checkpoints.fail(step, error)
 
+    def _learned(self) -> dict[str, Any]:
+        """What learns is the same on all ranks, so rank 0 saves it; the others add what is theirs alone."""
+        if self._group.size == 1:
+            return {"learner": self.learner.state_dict()}
+        saved = {"num_ranks": self._group.size}
+        if self._group.is_first:
+            return {**saved, "learner": self.learner.state_dict()}
+        return {**saved, "rank": self.learner.rank_state_dict()}
+
     def finish(self) -> dict[str, Any]:
-        """Of a run that was stopped before its last step, save that step; evaluate. Returns the summary."""
+        """Of a run that was stopped before its last step, save that step; evaluate. Returns the summary.
+
+        Rank 0's is of all ranks; they wait for its evaluation here.
+        """
         is_over = self.run.step >= self.run.options.steps
-        stopped_by = None if self._stopping is None or is_over else self._stopping.received
+        stopped_by = None if is_over else self._stopped_by()
         self.checkpoints.close()
-        if stopped_by is not None and self.checkpoints.last_saved_step != self.run.step:
+        if stopped_by is not None and self._group.share(self.checkpoints.last_saved_step != self.run.step):
             self.save()
             self.checkpoints.close()  # before an evaluation that may be cut short by a second signal
         self.record.evaluate()
@@ -117,5 +172,14 @@ class Training:
             "generation": self.run.generation,
         }
         if stopped_by is not None:
-            summary["stopped_by"] = stopped_by.name
+            summary["stopped_by"] = stopped_by
+        if self._group.size > 1:
+            summary["parameters"] = self.learner.digest()
+            summary = merged(summary, self._group)
         return summary
+
+    def _stopped_by(self) -> str | None:
+        """The name of the signal that any rank got, the first of them if several did."""
+        received = None if self._stopping is None else self._stopping.received
+        names = self._group.gather(None if received is None else received.name)
+        return next(filter(None, names), None)

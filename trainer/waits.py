@@ -19,15 +19,20 @@ BATCH_S = 600.0  # for a batch that needs no scorer
 def await_first_scores(link: ScorerLink, plan: Plan, completed: int, is_stopped: Callable[[], bool]) -> float:
     """Give scorers time to start: a small run would be over before one has imported torch. Returns seconds waited.
 
+    Any thread, also a signal handler, may end that by `attendance.hurry()`.
+
     Args:
         completed: optimiser steps; a resumed run has some.
         is_stopped: whether the run is to end.
     """
     service, fallback = link.options.service, link.options.fallback
+    attendance, sessions = link.service.attendance, link.service.sessions
     log.info("waiting up to %.0f s for the first scored chunk from a scorer at %s", service.start_wait_s, link.endpoint)
     started = time.perf_counter()
     needs_chunk = plan.first_step == completed == 0  # else there may be nothing to score yet
-    while not (is_stopped() or link.pool.num_arrived or (link.service.sessions.num_resident and not needs_chunk)):
+    while not (is_stopped() or attendance.has_begun):
+        if link.pool.num_arrived or (sessions.num_resident and not needs_chunk):
+            break
         if time.perf_counter() - started > service.start_wait_s:
             log.warning("no scorer after %.0f s; starting under --fallback %s", service.start_wait_s, fallback)
             break
@@ -35,7 +40,7 @@ def await_first_scores(link: ScorerLink, plan: Plan, completed: int, is_stopped:
             link.push(completed)
         link.pool.wait(POLL_S)
     waited_s = time.perf_counter() - started
-    link.service.attendance.begin()
+    attendance.begin()
     if not is_stopped():
         log.info("start after %.1f s with %d scorers", waited_s, link.num_scorers)
     return waited_s
@@ -57,6 +62,11 @@ def wait_for_batch(link: ScorerLink | None, step: int, waited_s: float) -> None:
     announced, options = link.pool.announced, link.options
     if announced is None or announced.step < step - options.max_staleness or link.push_wanted:
         link.push(step)
+    if link.service.attendance.is_late():
+        raise PeerTimeout(
+            f"step {step} waited {waited_s:.0f} s for scored candidates when the run was asked to end; ranks save "
+            "together, after a step, so the checkpoint before this stands"
+        )
     if waited_s > options.service.wait_deadline_s:
         raise PeerTimeout(
             reported(

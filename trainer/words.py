@@ -33,7 +33,8 @@ def log_line(step: int, steps: int, figures: Mapping[str, Any], evaluation: Eval
 def closing_words(summary: Mapping[str, Any]) -> str:
     """The run in a few sentences."""
     trained = f"{summary['steps']} steps in {summary['wall_s']:.1f} s ({summary['samples_trained']} samples)"
-    words = [f"Trained {summary['model']} on {summary['data']}: {trained}, {_accuracy(summary['accuracy'])}."]
+    ranks = f" by {len(summary['ranks'])} ranks" if "ranks" in summary else ""
+    words = [f"Trained {summary['model']} on {summary['data']}{ranks}: {trained}, {_accuracy(summary['accuracy'])}."]
     if summary["mode"] == "uniform":
         words.append("Plain training: nothing was scored.")
         return " ".join([*words, *_early(summary)])
@@ -65,13 +66,13 @@ def closing_words(summary: Mapping[str, Any]) -> str:
             )
         words.append(
             f"The trainer waited {summary['waited_fraction']:.1%} of the time; "
-            f"{summary['fallbacks']} steps fell back for want of scored candidates"
+            f"{summary['fallbacks']} {_steps(summary)} fell back for want of scored candidates"
             f"{_reused(summary)}."
         )
         if summary["degraded_steps"]:
             words.append(
-                f"For {summary['degraded_s']:.1f} s the run was DEGRADED: {summary['degraded_steps']} of these steps "
-                "fell back while no scorer served."
+                f"For {summary['degraded_s']:.1f} s the run was DEGRADED: {summary['degraded_steps']} of these "
+                f"{_steps(summary)} fell back while no scorer served."
             )
         if summary["samples_scored"] == 0:
             words.append("No scorer ever delivered: this was plain training.")
@@ -85,6 +86,11 @@ def closing_words(summary: Mapping[str, Any]) -> str:
 
 def _early(summary: Mapping[str, Any]) -> list[str]:
     return ["Stopped early by a signal."] if "stopped_by" in summary else []
+
+
+def _steps(summary: Mapping[str, Any]) -> str:
+    """What fell back is counted in: of several ranks each has a batch of its own in a step."""
+    return "batches" if "ranks" in summary else "steps"
 
 
 def _reused(summary: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from common.config.run import RunOptions
 # Set by the comparison itself, run by run.
 SET_BY_COMPARE = frozenset(
     {"mode", "seed", "out", "listen", "listen_on_all", "keys", "insecure", "connect_s", "resume"}
-    | {"metrics_port", "unhealthy_after_s"}
+    | {"metrics_port", "unhealthy_after_s", "trainers"}
 )
 
 

@@ -13,7 +13,7 @@ class LearningOptions(SharedOptions):
     """What every command that trains is told."""
 
     steps: int = Field(default=2000, gt=0, description="optimiser steps of the whole run")
-    batch_size: int = Field(default=32, gt=0, description="selected samples in each step, b")
+    batch_size: int = Field(default=32, gt=0, description="selected samples in each step, b; of each rank")
     optimizer: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="optimiser")
     lr: float = Field(default=0.1, gt=0, description="peak learning rate")
     device: Device = Field(default="auto", description="device of the trainer: auto, cpu, cuda, cuda:N or mps")

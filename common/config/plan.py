@@ -1,8 +1,8 @@
 """Options of the plan: those of a run, and how to measure."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.config.run import RunOptions
 
@@ -16,3 +16,12 @@ class PlanOptions(RunOptions):
     measure_s: float = Field(
         default=24.0, gt=0, description="seconds of measuring in all, without what it takes to start"
     )
+
+    @model_validator(mode="after")
+    def _is_for_one_trainer(self) -> Self:
+        if self.trainers > 1:
+            raise ValueError(
+                f"--trainers {self.trainers}: a plan measures one trainer and its scorers; leave it out, and give each "
+                "further trainer as many scorers"
+            )
+        return self

@@ -1,21 +1,43 @@
 """Options of a whole run on this machine, and what each of its processes gets of them."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from common.config.base import COMMAND_FIELDS
+from common.config.base import COMMAND_FIELDS, Device
 from common.config.endpoint import from_here, is_interface
 from common.config.scorer import ScorerOptions, ScoringOptions
 from common.config.shared import SMALL_MACHINE_CORES
 from common.config.trainer import TrainerOptions
 from common.selection.registry import wrong_backend
 
+MAX_TRAINERS = 1024
+
+
+def _parse_devices(value: Any) -> Any:
+    """`auto` names none."""
+    return () if value in ("auto", ["auto"], ("auto",)) else value
+
+
+def same_device(device: str) -> str:
+    """One name for devices that have two: `cuda` is `cuda:0`."""
+    return "cuda:0" if device == "cuda" else device
+
+
+Devices = Annotated[tuple[Device, ...], BeforeValidator(_parse_devices)]
+
 
 class RunOptions(ScoringOptions, TrainerOptions):
     """Scorers and trainer on this machine."""
 
+    trainers: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_TRAINERS,
+        description="number of trainer processes that train one model together, each on a GPU of its own, or all on "
+        "the CPU; --batch-size, --candidates and --chunk-size are of each",
+    )
     scorers: int = Field(
         default=1, ge=0, description="number of scorer processes; none are started unless the mode is stale"
     )
@@ -24,6 +46,11 @@ class RunOptions(ScoringOptions, TrainerOptions):
         ge=0,
         description="times that each scorer is started again if it dies; a trainer that crashes is resumed once, "
         "unless this is 0",
+    )
+    devices: Devices = Field(
+        default=(),
+        description="devices of the run: the first ones are the trainers', scorers take the others in turn; by default "
+        "(auto) all GPUs, or the CPU where there is none",
     )
     pin: Literal["auto", "none"] = Field(
         default="auto",
@@ -41,6 +68,20 @@ class RunOptions(ScoringOptions, TrainerOptions):
         if self.listen is not None and is_interface(self.listen):
             raise ValueError(
                 f"--listen {self.listen}: scorers of a run are told it, so name an address of the interface"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _devices_are_told_apart(self) -> Self:
+        devices = [same_device(device) for device in self.devices]
+        if "auto" in devices:
+            raise ValueError(f"--devices {' '.join(self.devices)}: auto stands for all GPUs, so it stands alone")
+        if twice := [device for device in devices if devices.count(device) > 1]:
+            raise ValueError(f"--devices names {twice[0]} twice; leave one out")
+        if self.trainers > 1 and self.device not in ("auto", "cpu"):
+            raise ValueError(
+                f"--device {self.device} is one device, and --trainers {self.trainers} take one each: NCCL lets no "
+                "two ranks share a GPU; leave --device out and name all with --devices, or use --device cpu"
             )
         return self
 

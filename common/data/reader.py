@@ -9,6 +9,7 @@ from torch import Tensor
 from common.data.augment import Augmentation
 from common.data.source import Source
 from common.order import Order
+from common.shard import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Samples:
     """Augmented samples of one visit each, not yet normalised.
 
     Attributes:
-        ids: (n,) int64.
+        ids: (n,) int64, of the whole data set.
         inputs: (n, *shape) as the source gives them: uint8 images, float features, int64 tokens. On the CPU, or on the
             device on which the source is resident.
         targets: (n, *target_shape) int64, on the CPU.
@@ -33,18 +34,22 @@ class Samples:
 class SampleReader:
     """Reads training samples by position: id from the order, sample from the source, augmented for its epoch.
 
+    Args:
+        order: over the local ids of `shard`.
+
     Raises:
-        ValueError: the order is not over as many samples as the source has.
+        ValueError: the order is not over as many samples as the source has, or as this shard has of them.
     """
 
-    def __init__(self, source: Source, augmentation: Augmentation, order: Order) -> None:
-        if order.num_samples != len(source.train):
-            raise ValueError(
-                f"the order is over {order.num_samples} samples, but {source.name} has {len(source.train)}"
-            )
+    def __init__(self, source: Source, augmentation: Augmentation, order: Order, shard: Shard = WHOLE) -> None:
+        num = shard.num_of(len(source.train))
+        if order.num_samples != num:
+            name = shard.named(source.name)
+            raise ValueError(f"the order is over {order.num_samples} samples, but {name} has {num}")
         self.source = source
         self.augmentation = augmentation
         self.order = order
+        self.shard = shard
 
     def read(self, positions: np.ndarray) -> Samples:
         """Samples at (n,) int64 positions, in their order; each row is a function of its own position."""
@@ -52,6 +57,7 @@ class SampleReader:
         return self.fetch(self.order.ids(positions), self.order.epochs(positions))
 
     def fetch(self, ids: np.ndarray, visits: np.ndarray) -> Samples:
-        """Samples by (n,) int64 id; `visits` (n,) int64, >= 0, key the augmentation: the epoch, for a position."""
+        """Samples by (n,) int64 local id; `visits` (n,) int64, >= 0, key augmentation: the epoch, for a position."""
+        ids = self.shard.global_ids(ids)
         inputs, targets = self.source.train.fetch(torch.from_numpy(ids))
         return Samples(ids, self.augmentation(inputs, visits, ids), targets)

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Literal
@@ -128,13 +128,17 @@ class Children:
         name: str,
         options: ScorerOptions | TrainerOptions,
         cores: Sequence[int] | None = None,
+        environment: Mapping[str, str | None] | None = None,
+        log_name: str | None = None,
     ) -> Child:
-        """Runs the module with the options; `options-NAME.toml` holds them and `NAME.log` gets what it prints.
+        """Runs the module with the options; `options-NAME.toml` holds them and `log_name` gets what it prints.
 
         Args:
             cores: the only ones that it may use; None leaves the choice to the system.
+            environment: variables set on top of ours; None takes one out.
+            log_name: by default `NAME.log`.
         """
-        log = self._folder / f"{name}.log"
+        log = self._folder / (log_name or f"{name}.log")
         with log.open("ab") as output:  # the trainer appends to its log too
             log_from = output.tell()
             process = start(
@@ -142,7 +146,7 @@ class Children:
                 options,
                 self._folder / f"options-{name}.toml",
                 output=output.fileno(),
-                environment={"PYTHONUNBUFFERED": "1"},
+                environment={"PYTHONUNBUFFERED": "1", **(environment or {})},
                 dies_with_parent=True,
                 cores=cores,
             )

@@ -14,11 +14,12 @@ from pathlib import Path
 from common.config import RunOptions, describe_options
 from common.errors import TrainingDiverged
 from common.experiment.children import Child, Children, StopSignals
-from common.experiment.devices import Layout, find_layout
+from common.experiment.devices import Layout, find_layout, trainer_names
 from common.experiment.display import make_display, short
 from common.experiment.members import BAD_INPUT, REFUSED, Member, restarts_in_words
 from common.experiment.pinning import Cores, Pinning, find_pinning
 from common.experiment.progress import Progress
+from common.experiment.ranks import Environment, Ranks
 from common.experiment.supervise import Outcome, Supervisor, Watch, go_silent
 from common.processes import private_folder
 from common.run_folder import (
@@ -28,6 +29,7 @@ from common.run_folder import (
     default_out,
     discard_folder,
     held_folder,
+    of_rank,
     replace_file,
     to_json,
     write_options,
@@ -39,12 +41,13 @@ ENDS_ALIKE = (BAD_INPUT, REFUSED, TrainingDiverged.exit_code)  # also if the run
 
 
 def main(options: RunOptions) -> int:
-    """Runs trainer and scorers until the trainer ends. Returns the exit code.
+    """Runs trainers and scorers until the trainers end. Returns the exit code.
 
-    Scorers that die are started again, and so is, once, a trainer that crashed after it had trained.
+    Scorers that die are started again, and so are, once, all trainers if one crashed after they had trained.
 
-    The trainer's code, or 2 or 3 of a scorer that could not start or was refused before any step; 130, 143 or 129 after
-    Ctrl-C, SIGTERM or SIGHUP, which let the trainer save; a second signal ends everything at once.
+    The code of the trainer that failed first, or of rank 0; 2 or 3 of a scorer that could not start or was refused
+    before any step; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP, which let trainers save; a second signal ends
+    everything at once.
 
     Raises:
         ConfigError: the run folder cannot be used.
@@ -64,16 +67,17 @@ def main(options: RunOptions) -> int:
     with StopSignals() as stop:
         with _endpoint(options) as endpoint, Children(folder) as children:
             _say(_opening_words(options, layout, pinning, endpoint, folder))
-            trainer, scorers = _members(options, layout, pinning, endpoint, children, folder)
-            with make_display(sys.stdout) as display:
-                supervisor = Supervisor(trainer, scorers, stop, Watch(progress, display), num_restarts=options.restarts)
+            ranks, scorers = _members(options, layout, pinning, endpoint, children, folder)
+            with ranks, make_display(sys.stdout) as display:
+                supervisor = Supervisor(ranks, scorers, stop, Watch(progress, display), num_restarts=options.restarts)
                 outcome = supervisor.run(resume=options.resume)
-        _note_processes(folder, [trainer, *scorers], outcome)
+        _note_processes(folder, [*ranks.members, *scorers], outcome)
         untouched = outcome.code == BAD_INPUT and not (outcome.has_trained or options.resume)
         _report(
             outcome,
             folder,
-            [trainer, *scorers],
+            ranks,
+            scorers,
             is_kept=not untouched,
             is_resumed=options.resume,
             before=before,
@@ -85,12 +89,13 @@ def main(options: RunOptions) -> int:
 
 def _members(
     options: RunOptions, layout: Layout, pinning: Pinning, endpoint: str | None, children: Children, folder: Path
-) -> tuple[Member, list[Member]]:
-    """The trainer and the scorers; each begins anew with the same name, options, cores and log."""
-    told = options.for_trainer(listen=endpoint, out=folder, device=layout.trainer)
+) -> tuple[Ranks, list[Member]]:
+    """The trainers and the scorers; each begins anew with the same name, options, cores and log."""
+    told = [options.for_trainer(listen=endpoint, out=folder, device=device) for device in layout.trainers]
 
-    def begin_trainer(resume: bool) -> Child:
-        return children.start("trainer", "trainer", told.model_copy(update={"resume": resume}), pinning.trainer)
+    def begin_rank(rank: int, name: str, resume: bool, environment: Environment) -> Child:
+        own = told[rank].model_copy(update={"resume": resume})
+        return children.start("trainer", name, own, pinning.trainers[rank], environment, of_rank("trainer.log", rank))
 
     def scorer(name: str, device: str, cores: Cores) -> Member:
         assert endpoint is not None, "scorers need an endpoint"
@@ -102,28 +107,37 @@ def _members(
         for index, (device, cores) in enumerate(zip(layout.scorers, pinning.scorers, strict=True))
         if endpoint is not None
     ]
-    return Member("trainer", begin_trainer), scorers
+    return Ranks(len(told), begin_rank), scorers
 
 
 def describe_run(options: RunOptions, layout: Layout, pinning: Pinning) -> str:
-    """What `--dry-run` prints: the layout and the resolved options of every process, scorers of one device together."""
+    """What `--dry-run` prints: the layout and the resolved options of every process, those of one device together."""
     folder = options.out or default_out(options)
     listen = options.listen or (DRY_ENDPOINT if options.needs_scorers else None)
     parts = [f"# {line}" for line in _opening_words(options, layout, pinning, listen, folder).splitlines()]
     if listen == DRY_ENDPOINT:
         parts.append("# PRIVATE stands for a folder that is made at the start")
-    trainer = options.for_trainer(listen=listen, out=folder, device=layout.trainer)
-    parts += ["", describe_options(trainer, "trainer")]
-    for device in dict.fromkeys(layout.scorers):
-        names = [f"scorer-{index}" for index, other in enumerate(layout.scorers) if other == device]
-        scorer = options.for_scorer(connect=listen or DRY_ENDPOINT, device=device)
-        parts.append(describe_options(scorer, ", ".join(names)))
+    if options.trainers > 1:
+        parts.append("# the environment tells each trainer its RANK, and all of them WORLD_SIZE and where they meet")
+    parts.append("")
+    for device, names in _by_device(trainer_names(len(layout.trainers)), layout.trainers):
+        parts.append(describe_options(options.for_trainer(listen=listen, out=folder, device=device), names))
+    for device, names in _by_device([f"scorer-{index}" for index in range(len(layout.scorers))], layout.scorers):
+        parts.append(describe_options(options.for_scorer(connect=listen or DRY_ENDPOINT, device=device), names))
     return "\n".join(parts)
+
+
+def _by_device(names: Sequence[str], devices: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each device with the names of its processes."""
+    for device in dict.fromkeys(devices):
+        yield device, ", ".join(name for name, other in zip(names, devices, strict=True) if other == device)
 
 
 def _opening_words(options: RunOptions, layout: Layout, pinning: Pinning, endpoint: str | None, folder: Path) -> str:
     which = "going on with the run in" if options.resume else "run folder"
     lines = [f"{which} {short(folder)}", layout.words, *([pinning.words] if pinning.words else [])]
+    if (num := options.trainers) > 1:
+        lines.append(f"each step trains on {num} x {options.batch_size} = {num * options.batch_size} samples")
     if not options.needs_scorers:
         why = "the trainer scores" if options.entry.needs_scorer else "nothing is scored"
         lines.append(f"no scorers are started: --mode {options.mode} --method {options.method}, {why}")
@@ -156,7 +170,14 @@ def _with_port(endpoint: str) -> str:
 
 
 def _report(
-    outcome: Outcome, folder: Path, members: Sequence[Member], *, is_kept: bool, is_resumed: bool, before: str | None
+    outcome: Outcome,
+    folder: Path,
+    ranks: Ranks,
+    scorers: Sequence[Member],
+    *,
+    is_kept: bool,
+    is_resumed: bool,
+    before: str | None,
 ) -> None:
     """The closing words: how the run went, or the error of the process that ended it.
 
@@ -167,13 +188,13 @@ def _report(
     words = None if words == before else words
     stopped = outcome.code > 128  # a trainer that was stopped in order, by whomever, has left its words
     if outcome.failed is not None and not (stopped and words):
-        sys.stderr.write(f"{outcome.failed.error()}\n")
+        sys.stderr.write(f"{_error(outcome.failed, ranks, is_kept=is_kept)}\n")
         sys.stderr.flush()
     elif words is not None:
         _say(words)
     elif stopped:
         _say(f"Ended by {signal.Signals(outcome.code - 128).name} before the trainer had saved.")
-    if (restarts := restarts_in_words(members)) is not None:
+    if (restarts := restarts_in_words([ranks, *scorers])) is not None:
         _say(restarts)
     for scorer in outcome.lost:
         _say(f"{scorer.now.fate()} before the end; the run went on without it, see {short(scorer.now.log)}")
@@ -184,6 +205,14 @@ def _report(
         _say(f"Go on with: marginstream run --config {short(folder / OPTIONS)} --resume")
     if is_kept:
         _say(f"Run folder: {short(folder)}")
+
+
+def _error(failed: Child, ranks: Ranks, *, is_kept: bool) -> str:
+    """What a process said about its failure, and which of several ranks it is."""
+    error = failed.error()
+    if len(ranks.members) == 1 or failed not in ranks.children or failed.fate() in error:
+        return error
+    return f"{error}\n{failed.fate()}{f', see {short(failed.log)}' if is_kept else ''}"
 
 
 def _note_processes(folder: Path, members: Sequence[Member], outcome: Outcome) -> None:

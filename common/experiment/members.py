@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from common.experiment.children import Child
 
@@ -51,6 +51,11 @@ class Member:
         return self.now.code not in (None, 0)
 
     @property
+    def ends(self) -> Sequence[str]:
+        """How those before the last one ended, but for those that ended in order."""
+        return [life.ended_by for life in self.lives[:-1] if life.code != 0]
+
+    @property
     def has_crashed(self) -> bool:
         """Whether its last process died of an unexpected error or of a signal that asks nobody to end in order."""
         killed_by = self.now.killed_by
@@ -70,12 +75,26 @@ class Member:
         return {"name": self.name, "restarts": self.num_restarts, "lives": lives}
 
 
-def restarts_in_words(members: Sequence[Member]) -> str | None:
+class Restarted(Protocol):
+    """One place, or several that are filled together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def num_restarts(self) -> int: ...
+
+    @property
+    def ends(self) -> Sequence[str]:
+        """What each restart came after."""
+        ...
+
+
+def restarts_in_words(members: Sequence[Restarted]) -> str | None:
     """`Started again: scorer-0 (2 times: after SIGKILL, exit code 1)`; None if nothing was."""
     parts = []
     for member in members:
         if member.num_restarts:
-            ends = [life.ended_by for life in member.lives[:-1] if life.code != 0]
             times = "once" if member.num_restarts == 1 else f"{member.num_restarts} times"
-            parts.append(f"{member.name} ({times}, after {', '.join(ends)})")
+            parts.append(f"{member.name} ({times}, after {', '.join(member.ends)})")
     return f"Started again: {'; '.join(parts)}" if parts else None

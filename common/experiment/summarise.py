@@ -21,7 +21,7 @@ from common.experiment.results import (
     Spread,
 )
 
-OF_ONE_RUN = frozenset({"seed", "out", "listen", "device", "scorer_device", "config", "dry_run"})
+OF_ONE_RUN = frozenset({"seed", "out", "listen", "device", "scorer_device", "devices", "config", "dry_run"})
 FULL_PRECISION = "float32"
 
 Group = tuple[str, Sequence[RunRecord | FailedRun], RunOptions]
@@ -139,10 +139,11 @@ def cores_of(options: RunOptions, *, num_gpus: int, cpu_count: int) -> tuple[int
     On the CPU each process computes with its threads, on a GPU the processes of one GPU count as one.
     """
     layout = lay_out(options, num_gpus)
+    devices = (*layout.trainers, *layout.scorers)
     kind = layout.trainer.partition(":")[0]
     if kind != "cpu":
-        return len({device for device in (layout.trainer, *layout.scorers) if device != "cpu"}), kind
-    on_cpu = 1 + sum(device == "cpu" for device in layout.scorers)
+        return len({device for device in devices if device != "cpu"}), kind
+    on_cpu = sum(device == "cpu" for device in devices)
     threads = options.num_threads
     return cpu_count if threads is None else min(cpu_count, threads * on_cpu), kind
 

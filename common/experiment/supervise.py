@@ -11,6 +11,7 @@ from common.experiment.children import Child, StopSignals, await_end, end_all
 from common.experiment.display import Display, short
 from common.experiment.members import REFUSED, Member
 from common.experiment.progress import Progress, Tail
+from common.experiment.ranks import Ranks
 from common.experiment.restarts import Restarts
 from common.run_folder import METRICS, SUMMARY
 
@@ -65,16 +66,16 @@ class Watch:
 
 
 class Supervisor:
-    """Starts trainer and scorers, and sees to it that in the end all of them have ended. Main thread only.
+    """Starts trainers and scorers, and sees to it that in the end all of them have ended. Main thread only.
 
     Args:
         num_restarts: starts of each scorer beyond its first; 0 leaves a trainer that crashed, too.
     """
 
     def __init__(
-        self, trainer: Member, scorers: Sequence[Member], stop: StopSignals, watch: Watch, *, num_restarts: int
+        self, ranks: Ranks, scorers: Sequence[Member], stop: StopSignals, watch: Watch, *, num_restarts: int
     ) -> None:
-        self._trainer = trainer
+        self._ranks = ranks
         self._scorers = scorers
         self._stop = stop
         self._watch = watch
@@ -84,21 +85,21 @@ class Supervisor:
         self._ending = ""  # what happens once the end has begun
 
     def run(self, *, resume: bool) -> Outcome:
-        """Watches until the trainer has ended or a signal comes.
+        """Watches until the trainers have ended or a signal comes.
 
         Args:
-            resume: the trainer goes on with the run in its folder.
+            resume: they go on with the run in its folder.
         """
-        self._trainer.start(resume=resume)
+        self._ranks.start(resume=resume)
         for scorer in self._scorers:
             scorer.start()
         while not self._stop.received:
             self._show()
-            if self._refused_scorer() is not None or not (self._trainer.is_running or self._resume()):
+            if self._refused_scorer() is not None or not (self._ranks.is_running or self._resume()):
                 break
             self._restarts.tick()
             if not self._watch.progress.is_complete:  # else the trainer has sent them home for good
-                self._restarts.follow_trainer(self._trainer)
+                self._restarts.follow_trainer(self._ranks.first)
             time.sleep(TICK_S)
         self._show()
         lost = tuple(scorer for scorer in self._scorers if scorer.has_failed)
@@ -110,25 +111,28 @@ class Supervisor:
 
     def _refused_scorer(self) -> Member | None:
         """One that cannot take part in what has not begun."""
-        if self._has_trained or self._trainer.now.code not in (None, 0):
+        if self._has_trained or self._ranks.code not in (None, 0):
             return None
         return next((scorer for scorer in self._scorers if scorer.is_hopeless), None)
 
     def _resume(self) -> bool:
-        """Starts a trainer that crashed again, once. One that recorded no step would crash in the same way."""
-        trainer, progress = self._trainer, self._watch.progress
-        self._show()  # what it recorded last counts
+        """Starts trainers again, once, if one crashed. Those that recorded no step would crash in the same way."""
+        ranks, progress = self._ranks, self._watch.progress
+        self._end_other_ranks()
+        self._show()  # what was recorded last counts
+        failed = ranks.failed
         has_ended = (progress.folder / SUMMARY).exists()  # and crashed on its way out
-        if not self._may_resume or trainer.num_restarts or not trainer.has_crashed or has_ended:
+        if failed is None or not ranks.has_crashed or has_ended or not progress.is_training:
             return False
-        if not progress.is_training:
+        is_held = any(child.is_running for child in ranks.children)  # by the kernel, whatever we sent it
+        if not self._may_resume or ranks.num_restarts or is_held or self._stop.received:
             return False
+        which = "resumed once from its" if len(ranks.members) == 1 else "all trainers are resumed once from their"
         self._watch.say(
-            f"{trainer.now.fate()} after step {progress.step}; resumed once from its last checkpoint, see "
-            f"{short(trainer.now.log)}"
+            f"{failed.now.fate()} after step {progress.step}; {which} last checkpoint, see {short(failed.now.log)}"
         )
         progress.await_trainer()
-        trainer.restart(resume=True)
+        ranks.restart()
         return True
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -140,30 +144,51 @@ class Supervisor:
             self._ending = "ending: a scorer cannot take part…"
             end_all(self._everyone(), tick=patient)
             return Outcome(refused.now.code or REFUSED, refused.now)
-        trainer = self._trainer
-        signalled = self._stop.received[0] if trainer.is_running and self._stop.received else None
+        ranks = self._ranks
+        signalled = self._stop.received[0] if ranks.is_running and self._stop.received else None
         is_killed = False
         if signalled is not None:
             self._ending = f"{signalled.name}: completing the step and saving; once more ends everything at once"
-            trainer.now.terminate()
-            is_killed = not await_end([trainer.now], STOP_S, tick=patient)
-            if is_killed:
-                for child in self._everyone():
-                    child.kill()
+            ranks.terminate()
+            if not ranks.await_end(STOP_S, tick=patient):
+                is_killed = ranks.failed is None
+                ranks.kill()
+                for scorer in self._scorers:
+                    scorer.now.kill()
+        self._end_other_ranks()
         scorers = [scorer.now for scorer in self._scorers]
         self._ending = "ending the scorers…" if scorers else ""
-        if trainer.now.code == 0 or signalled is not None:
+        if ranks.code == 0 or signalled is not None:
             await_end(scorers, LEAVE_S, tick=patient)  # they end by themselves
         end_all(scorers, tick=patient)
-        code = trainer.now.code
-        assert code is not None, "the trainer has ended"
+        code, blamed = ranks.code, ranks.to_blame.now
+        assert code is not None, "the trainers have ended"
         if signalled is not None and code != 0:  # 0: the signal came after the last step
             stopped = is_killed or code == 128 + signal.SIGTERM
-            return Outcome(128 + signalled, None if stopped else trainer.now)
-        return Outcome(code, trainer.now if code else None)
+            return Outcome(128 + signalled, None if stopped else blamed)
+        return Outcome(code, blamed if code else None)
+
+    def _end_other_ranks(self) -> None:
+        """One has failed, for which the others wait in vain, or rank 0 has come to its end, and the others should have.
+
+        They have a while where they may end by themselves: for the same reason, or as nothing is left but to save.
+        """
+        ranks, failed = self._ranks, self._ranks.failed
+        if not any(child.is_running for child in ranks.children):
+            return
+        within_s = LEAVE_S
+        self._watch.refresh()
+        if failed is not None:
+            self._ending = f"{failed.now.fate()}: ending the other ranks…"
+            if self._watch.progress.is_complete:
+                within_s = STOP_S
+            elif failed.now.killed_by is not None:
+                within_s = 0.0
+        ranks.end_rest(within_s, tick=self._until_another_signal())
+        self._ending = ""
 
     def _everyone(self) -> list[Child]:
-        return [member.now for member in (self._trainer, *self._scorers)]
+        return [*self._ranks.children, *(scorer.now for scorer in self._scorers)]
 
     def _until_another_signal(self) -> Callable[[], bool]:
         """A tick that shows progress and says whether to go on waiting: not once a further signal has come."""
@@ -179,7 +204,7 @@ class Supervisor:
 
     def _show(self, *, now: bool = False) -> None:
         self._watch.refresh()
-        status = status_of(self._watch.progress, self._trainer.now, self._restarts.words())
+        status = status_of(self._watch.progress, self._ranks.first.now, self._restarts.words())
         self._watch.show(self._ending or status, now=now)
         self._has_trained |= self._watch.progress.is_training
 

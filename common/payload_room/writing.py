@@ -1,5 +1,6 @@
 """The scorer's end of a room: inputs into free slots."""
 
+import itertools
 import logging
 import os
 
@@ -11,6 +12,8 @@ from common.payload_room.area import IS_AVAILABLE, ROOM_BYTES, SOCKET_BYTES, Are
 from common.protocol import Candidates, Placed, Welcome
 
 log = logging.getLogger(__name__)
+
+_use_numbers = itertools.count(1)  # of this scorer: over all sessions, with all ranks of its trainer
 
 
 class PayloadRoom:
@@ -25,7 +28,6 @@ class PayloadRoom:
         self._welcome: Welcome | None = None  # of a session that may still get a room, or has one
         self._area: Area | None = None
         self._descriptor = -1
-        self._last_use = 0  # over all sessions
         self._uses: list[int] = []  # of each slot, the last one; 0 where it was never used or came to nothing
         self._has_pages: list[bool] = []
 
@@ -53,9 +55,8 @@ class PayloadRoom:
         if area is None or slot is None:
             return message
         np.copyto(area.bytes_of(slot, inputs.nbytes), np.frombuffer(inputs.buffer, dtype=np.uint8))
-        self._last_use += 1
-        self._uses[slot] = self._last_use
-        return replace(message, inputs=None, placed=Placed(slot, self._last_use, inputs.dtype, inputs.shape))
+        use = self._uses[slot] = next(_use_numbers)
+        return replace(message, inputs=None, placed=Placed(slot, use, inputs.dtype, inputs.shape))
 
     def take_back(self, message: Candidates) -> None:
         """The message was not sent: its slot, if it has one, is free."""

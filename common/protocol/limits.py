@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 """Raised when any message changes its layout; HELLO's first field and all of REJECT stay readable for ever."""
 
 
@@ -32,6 +32,7 @@ INLINE_BYTES = 5 << 10
 MAX_DIMS = 8
 MAX_ELEMENTS = 1 << 36
 MAX_LEASES = 1 << 10
+MAX_RANKS = 1 << 10
 MAX_TENSORS = 1 << 14
 MAX_MANIFEST_BYTES = 1 << 21
 
@@ -40,6 +41,9 @@ MAX_HISTORY = 32
 
 MAX_NAME = 256
 """Characters of a name: a run, a host, a device, a digest, a tensor. Printable ones only."""
+
+MAX_ADDRESS = 64
+"""Characters of a host's number with a port."""
 
 MAX_TEXT = 1024
 """Characters of a text for people; `encode` clips longer ones."""

@@ -5,8 +5,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from common.errors import ProtocolError
+from common.protocol.addresses import Addresses, check_addresses
 from common.protocol.arrays import Buffer
-from common.protocol.limits import Limits
+from common.protocol.limits import MAX_RANKS, Limits
 from common.protocol.values import (
     Leases,
     Name,
@@ -65,7 +66,9 @@ class Welcome(Wire, frozen=True):
     `scores` gives the order of the arrays in Candidates. `best_k` is None where the payload is every candidate, else
     the number of those with the lowest (`lowest_is_hard`) or highest first score. `weights_port` is 0 on ipc.
     `embeddings`: each candidate's error and features are wanted as well. `steps` are those of the whole run, 0 where
-    nobody knows.
+    nobody knows. `rank` is the sender's among the trainer's `num_ranks`: its positions are of its share of the
+    `num_samples` samples. Rank 0 alone has weights, and names the others: `ranks` are the addresses of ranks 1, 2, …
+    on tcp; on ipc their endpoints follow from its own.
     """
 
     session: Random
@@ -84,6 +87,9 @@ class Welcome(Wire, frozen=True):
     silence_s: Seconds
     embeddings: bool = False
     steps: Natural = 0
+    rank: Annotated[int, Meta(ge=0, lt=MAX_RANKS)] = 0
+    num_ranks: Annotated[int, Meta(ge=1, le=MAX_RANKS)] = 1
+    ranks: Addresses = ()
 
     def check_fields(self, limits: Limits) -> None:
         if self.chunk_size > limits.max_chunk:
@@ -91,6 +97,16 @@ class Welcome(Wire, frozen=True):
         if self.best_k is not None and self.transfer != "payload":
             raise ProtocolError("best_k needs transfer payload")
         check_distinct("scores", self.scores)
+        if self.rank >= self.num_ranks:
+            raise ProtocolError(f"rank must be in [0, {self.num_ranks}), got {self.rank}")
+        if self.num_ranks > max(1, self.num_samples):
+            raise ProtocolError(f"{self.num_ranks} ranks cannot share {self.num_samples} samples")
+        if self.ranks and (self.rank, len(self.ranks)) != (0, self.num_ranks - 1):
+            raise ProtocolError(
+                f"ranks are named by rank 0, all the others of {self.num_ranks}: "
+                f"got {len(self.ranks)} from rank {self.rank}"
+            )
+        check_addresses("ranks", self.ranks)
 
 
 class Reject(Wire, frozen=True):

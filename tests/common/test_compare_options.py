@@ -40,6 +40,7 @@ def test_a_file_serves_run_and_compare(tmp_path: Path) -> None:
         (["--seeds", "-1"], "--seeds must be at least 0"),
         (["--targets", "97"], r"--targets must be accuracies in \(0, 1\], got 97.0"),
         (["--steps", "0"], "--steps must be greater than 0, got 0"),
+        (["--trainers", "2"], "--trainers is an option of marginstream run, not of marginstream compare"),
         (["--mode", "stale"], "--mode is an option of marginstream run, not of marginstream compare"),
         (["--budget-s", "3", "--budget-flops", "1e9"], "--budget-s contradicts --budget-flops"),
         (["--budget-s", "3", "--side-by-side", "2"], "--budget-s needs each run to have a device for itself"),

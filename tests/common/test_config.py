@@ -199,6 +199,40 @@ def test_options_that_do_not_fit_together_are_refused(argv: str, part: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        ("--trainers 0", "--trainers must be at least 1, got 0"),
+        (
+            "--trainers 2 --device cuda:0",
+            "two ranks share a GPU; leave --device out and name all with --devices",
+        ),
+        ("--trainers 2 --device cuda", "--device cuda is one device, and --trainers 2 take one each"),
+        ("--devices cuda cuda:0", "--devices names cuda:0 twice; leave one out"),
+        ("--devices auto cpu", "--devices auto cpu: auto stands for all GPUs, so it stands alone"),
+        ("--devices gpu", "--devices must be auto, cpu, cuda, cuda:N or mps, got gpu"),
+    ],
+)
+def test_devices_that_ranks_cannot_have_are_refused(argv: str, part: str) -> None:
+    assert part in refusal(RunOptions, *argv.split())
+
+
+def test_devices_are_a_list_in_flags_and_files_and_auto_names_none(tmp_path: Path) -> None:
+    def devices(text: str) -> tuple[str, ...]:
+        return load_options(RunOptions, ["--config", write(tmp_path, text)]).devices
+
+    assert load_options(RunOptions, ["--devices", "cuda:0", "cpu"]).devices == ("cuda:0", "cpu")
+    assert devices('devices = ["cuda:0", "cpu"]') == ("cuda:0", "cpu")
+    assert load_options(RunOptions, ["--devices", "auto"]).devices == devices('devices = "auto"') == devices("") == ()
+
+
+def test_ranks_are_told_the_same_but_their_device(tmp_path: Path) -> None:
+    run = RunOptions(trainers=2, batch_size=7)
+    told = [run.for_trainer(listen=ENDPOINT, out=tmp_path, device=device) for device in ("cuda:0", "cuda:1")]
+    assert told[0].model_copy(update={"device": "cuda:1"}) == told[1]
+    assert told[0].batch_size == 7
+
+
+@pytest.mark.parametrize(
     "argv",
     [
         "--mode uniform --candidates 1 --max-staleness 0",

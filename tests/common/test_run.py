@@ -236,8 +236,8 @@ def test_what_ended_a_run_stands_in_its_log_and_handlers_are_taken_back(tmp_path
 
 @pytest.mark.parametrize("redirected", [True, False])
 def test_a_log_line_is_written_once_to_a_stderr_that_is_the_log(tmp_path: Path, redirected: bool) -> None:
-    code = "import sys; from common.run import _logging_to, logger; from pathlib import Path\n"
-    code += "with _logging_to(Path(sys.argv[1])): logger.info('hello')"
+    code = "import sys; from common.run import logging_to, logger; from pathlib import Path\n"
+    code += "with logging_to(Path(sys.argv[1])): logger.info('hello')"
     log = tmp_path / "trainer.log"
     with (log if redirected else tmp_path / "stderr").open("a") as stderr:
         subprocess.run([sys.executable, "-c", code, str(log)], stderr=stderr, timeout=60, check=True)

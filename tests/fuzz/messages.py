@@ -41,7 +41,22 @@ Frames = list[bytes]
 
 NUMBERS = (0, 1, 2, 7, 127, 128, 255, 1023, 1024, 65_535, 65_536, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**64 - 1)
 FLOATS = (0.0, -0.0, -1.0, 1e-45, 1e308, -1e308, float("nan"), float("inf"), float("-inf"))
-OTHERS = (None, True, False, "", "x" * 300, "\x00\x1b[2J", "../../etc/passwd", "mms", b"", b"\xff" * 40, [], {}, [[]])
+OTHERS = (
+    None,
+    True,
+    False,
+    "",
+    "x" * 300,
+    "\x00\x1b[2J",
+    "../../etc/passwd",
+    "mms",
+    "127.0.0.1:5555",
+    b"",
+    b"\xff" * 40,
+    [],
+    {},
+    [[]],
+)
 BOMBS = (
     b"\xdd\xff\xff\xff\xff",
     (b"\xdd\x00\x00\x04\x00") * 3000,
@@ -57,6 +72,7 @@ BOMBS = (
 EXAMPLES: tuple[Message, ...] = (
     HELLO,
     WELCOME,
+    replace(WELCOME, num_ranks=3, ranks=("127.0.0.1:5555", "[::1]:5556")),
     LEASE,
     replace(LEASE, mask=b"\x2b"),
     replace(LEASE, histories=Array.of(np.ones((6, MAX_HISTORY), dtype=np.float32))),

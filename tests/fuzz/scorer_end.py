@@ -27,6 +27,7 @@ from common.protocol import (
     encode,
 )
 from common.protocol.limits import MAX_LEASES
+from common.sockets import control_of
 from common.transport import CONTROL, WEIGHTS, Channel
 from scorer.link import Link
 from scorer.replica import Replica
@@ -78,10 +79,15 @@ class ScorerEnd:
 
         link.on_tick(time.monotonic())
         assert isinstance(wires.take()[0][1], Hello)
-        version, session = Version(GENERATION, 0), next(self._sessions)
-        say(self._welcome(session, version))
+        version, session, num_ranks = Version(GENERATION, 0), next(self._sessions), self.fuzz.draw.choice((1, 3))
+        channels = [control_of(rank) for rank in range(num_ranks)]
+        say(self._welcome(session, version, 0, num_ranks))
         self._serve(say, wires, version)
         self._work(link)
+        link.on_tick(time.monotonic())
+        for rank, channel in enumerate(channels[1:], start=1):
+            say(self._welcome(session, None, rank, num_ranks), channel)
+        assert link._ranks.num_in_session == num_ranks
         say(Lease(1, GENERATION, 0, CHUNK, b"", 0, 1.0))
         assert self._work(link) == 1, "an honest trainer is served"
         fits = [flat(VersionHint(Version(GENERATION, 1), 100)), flat(self._welcome(session + 1, version))]
@@ -91,7 +97,7 @@ class ScorerEnd:
                 frames = self.fuzz.wrong_bucket(asked[-1])
             elif self.fuzz.draw.random() < 0.2:
                 frames = self.fuzz.wrong_lease(GENERATION)
-            say(frames, WEIGHTS if self.fuzz.draw.random() < 0.3 else CONTROL)
+            say(frames, WEIGHTS if self.fuzz.draw.random() < 0.3 else self.fuzz.draw.choice(channels))
             yield
             link.on_tick(time.monotonic())
             if not self._goes_on(link):
@@ -104,8 +110,8 @@ class ScorerEnd:
         except (ProtocolError, Rejected):  # with words: all of this project's errors have some
             self.num_ended += 1
             return False
-        assert len(link._inbox.leases) <= MAX_LEASES
-        return link._dialogue.state.ended is None
+        assert all(len(dialogue.inbox.leases) <= MAX_LEASES for dialogue in link._ranks)
+        return link._ranks.state.ended is None
 
     def _work(self, link: Link) -> int:
         """As the scorer's loop, as far as there is anything to do. Returns how many chunks were scored."""
@@ -129,9 +135,11 @@ class ScorerEnd:
         scored = self.replica.score(torch.ones(lease.num, 10), torch.zeros(lease.num, dtype=torch.int64), ("mms",))
         return answer(lease, version, torch.nan_to_num(scored.scores["mms"]).tolist())
 
-    def _welcome(self, session: int, version: Version) -> Welcome:
+    def _welcome(self, session: int, version: Version | None, rank: int = 0, num_ranks: int = 1) -> Welcome:
         return Welcome(
-            session, GENERATION, 0, 100, CHUNK, ("mms",), "reference", None, True, "float32", 0, version, 1.0, 1e6
+            *(session, GENERATION, 0, 100, CHUNK, ("mms",), "reference", None, True, "float32", 0, version, 1.0, 1e6),
+            rank=rank,
+            num_ranks=num_ranks,
         )
 
     def _serve(self, say: Callable[..., None], wires: Wires, version: Version) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.endpoints import rank_endpoint
 from common.health.checks import Pulse
 from common.protocol import Lease, Revoke, Version, VersionHint
 from common.security.credentials import Insecure
@@ -90,6 +91,16 @@ def test_a_scorer_is_ready_once_it_is_in_session_and_its_weights_are_resident(
     load(trainer, link, 3)
     assert lines(ready(link.watched)) == ["ok session: in session with generation 7", "ok weights: of step 3"]
     assert [check.ok for check in alive(link.watched)] == [True, True]
+
+
+def test_with_several_ranks_it_says_how_many_of_them_know_it(trainer: HandMadeTrainer, link: Link) -> None:
+    trainer.welcome(num_ranks=3)
+    with HandMadeTrainer(endpoint=rank_endpoint(trainer.endpoint, 2)) as other:
+        other.welcome(rank=2, num_ranks=3)
+        until(lambda: numbers(link)["marginstream_scorer_ranks_in_session"] == 2, "the second session")
+        assert lines(ready(link.watched))[0] == "ok session: in session with generation 7, 2 of 3 ranks"
+        other.say(lease(1))
+        until(lambda: numbers(link)["marginstream_scorer_leases_held"] == 1, "its lease")
 
 
 def test_a_chunk_that_takes_for_ever_is_not_well(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:

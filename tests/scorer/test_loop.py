@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from common.protocol import Candidates, Lease, Version
+from common.protocol import Candidates, Lease, Version, Welcome
 from scorer.inbox import Work
 from scorer.loop import serve
 from scorer.staging import StagedWeights
@@ -42,9 +42,10 @@ class Backend:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.begun: list[tuple[int, int]] = []
 
-    def begin(self, welcome: object) -> None:
-        pass
+    def begin(self, welcome: Welcome) -> None:
+        self.begun.append((welcome.rank, welcome.session))
 
     def load(self, staged: StagedWeights) -> None:
         self._clock.now += 3
@@ -76,3 +77,12 @@ def test_a_trace_may_begin_with_weights_of_the_second_half_of_the_run(clock: Clo
         work = CHUNK._replace(welcome=replace(WELCOME, steps=steps))
         serve(Link(clock, work), Backend(clock), Tracing())  # type: ignore[arg-type]
     assert seen == [True, True, False]
+
+
+def test_the_backend_begins_once_for_each_session_and_not_when_the_rank_changes(clock: Clock) -> None:
+    def chunk(rank: int, session: int) -> Work:
+        return CHUNK._replace(welcome=replace(WELCOME, rank=rank, num_ranks=2, session=session))
+
+    backend = Backend(clock)
+    serve(Link(clock, *(chunk(*one) for one in ((0, 5), (1, 6), (0, 5), (1, 6), (1, 7), (0, 5)))), backend)  # type: ignore[arg-type]
+    assert backend.begun == [(0, 5), (1, 6), (1, 7)]

@@ -50,6 +50,20 @@ def test_int8_is_calibrated_with_the_first_chunk_of_a_session_and_every_so_many_
     assert form.num_refreshed == 12
 
 
+def test_int8_is_calibrated_by_generation_and_not_for_each_rank(int8: TorchBackend) -> None:
+    form = int8._replica.form
+
+    def score(rank: int, generation: int) -> int:
+        """How often it had to be calibrated for a chunk of a session that begins."""
+        begun, before = welcome(SCORES, rank=rank, num_ranks=2, generation=generation), form.num_calibrated
+        int8.begin(begun)
+        int8.score(lease(), begun)
+        return form.num_calibrated - before
+
+    push(int8, 1)
+    assert [score(0, 20), score(1, 20), score(1, 20), score(1, 21), score(1, 21)] == [1, 0, 0, 1, 0]
+
+
 def test_an_audit_of_int8_carries_the_scores_of_the_float32_master(int8: TorchBackend) -> None:
     begun, exact = welcome(SCORES), make_backend(options("torch"))
     answers = []

@@ -8,6 +8,7 @@ from common.errors import ConfigError, ProtocolError
 from common.order import Order
 from common.predictor import LossPredictor
 from common.protocol import Candidates, Feedback, Lease, Limits, PredictorState, Welcome, decode, encode, pack_mask
+from common.shard import Shard
 from scorer.backend import Backend, Learner, make_backend
 from scorer.predictor_backend import STATE_EVERY, PredictorBackend
 from tests.scorer.leases import CHUNK, CLASSES, NUM, SEED, SOURCE, lease, options, version, welcome
@@ -96,6 +97,24 @@ def test_what_was_learned_holds_for_one_life_of_a_trainer() -> None:
     np.testing.assert_array_equal(scored(backend, of), learned)
     backend.begin(welcome(("predicted-loss",), session=3, generation=8))
     np.testing.assert_array_equal(scored(backend, of), scored(ready(), of))
+
+
+def test_each_rank_has_a_predictor_of_its_own_over_its_own_samples() -> None:
+    begun = [welcome(("predicted-loss",), rank=rank, num_ranks=2, session=rank) for rank in (0, 1)]
+    backend = ready(begun[0])
+    backend.begin(begun[1])
+    of = lease(histories=past())
+    untaught = [decode(encode(backend.score(of, one))).finite_scores()[0].copy() for one in begun]  # type: ignore[union-attr]
+    for _ in range(3):
+        backend.learn(feedback(3.0), rank=1)
+    taught = [decode(encode(backend.score(of, one))).finite_scores()[0].copy() for one in begun]  # type: ignore[union-attr]
+    np.testing.assert_array_equal(taught[0], untaught[0])
+    assert (taught[1] != untaught[1]).any()
+    ids = Shard(1, 2).candidates(NUM, SEED).ids(np.arange(CHUNK)) * 2 + 1
+    expected = backend._shares[1].training.predictor.predict(
+        torch.from_numpy(past()), SOURCE.targets(torch.from_numpy(ids))
+    )
+    np.testing.assert_array_equal(taught[1], expected.numpy())
 
 
 def test_parameters_and_samples_that_cannot_be_are_left_out() -> None:

@@ -218,15 +218,24 @@ def test_after_a_torn_bucket_the_version_is_asked_for_again_from_its_start() -> 
     assert staged.flat.tobytes() == content(1)
 
 
-def test_what_stops_arriving_is_asked_for_again() -> None:
-    trainer = Trainer()
-    fetcher = make_fetcher(trainer)
+def test_what_stops_arriving_is_asked_for_again_over_another_connection_and_ever_more_seldom() -> None:
+    trainer, opened = Trainer(), []
+    fetcher = Fetcher(trainer.send, lambda message: None, reconnect=lambda: opened.append(len(trainer.asked)))
+    fetcher.begin(SESSION)
     fetcher.hint(version(1))
     lost = trainer.asked.pop()
-    fetcher.tick(fetcher._heard_at + TRANSFER_S)
-    assert trainer.asked == []
+    for patience_s in (TRANSFER_S, 2 * TRANSFER_S):
+        fetcher.tick(fetcher._heard_at + patience_s)
+        assert trainer.asked == []
+        fetcher.tick(fetcher._heard_at + patience_s + 0.1)
+        assert (opened, trainer.asked) == ([0], [lost]), "first the connection, then the question"
+        trainer.asked.clear()
+        opened.clear()
+    trainer.asked.append(lost)
+    trainer.serve(fetcher)
+    fetcher.hint(version(2))
     fetcher.tick(fetcher._heard_at + TRANSFER_S + 0.1)
-    assert trainer.asked == [lost]
+    assert opened, "what arrives is waited for as at first"
 
 
 def test_a_version_that_is_gone_leads_to_the_newest() -> None:

@@ -120,13 +120,20 @@ class HandMadeScorer(Sockets):
 
 
 class HandMadeTrainer(Sockets):
-    """A control and a weights socket where a Link connects; what comes waits until a test looks."""
+    """A control and a weights socket where a Link connects; what comes waits until a test looks.
 
-    def __init__(self, scheme: str = "ipc") -> None:
+    Args:
+        endpoint: of another rank than the first, which has no weights.
+    """
+
+    def __init__(self, scheme: str = "ipc", endpoint: str | None = None) -> None:
         super().__init__()
         self.control, self.weights = self.open(zmq.ROUTER), self.open(zmq.ROUTER)
         self.weights_port = 0
-        if scheme == "ipc":
+        if endpoint is not None:
+            self.endpoint = endpoint
+            self.control.bind(endpoint)
+        elif scheme == "ipc":
             self.endpoint = f"ipc://{self._closing.enter_context(private_folder())}/t"
             self.control.bind(self.endpoint)
             self.weights.bind(weights_endpoint(self.endpoint, 0))

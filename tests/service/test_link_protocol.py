@@ -9,7 +9,7 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-import scorer.link
+import scorer.dialogue
 from common import buckets
 from common.errors import PeerTimeout, Rejected
 from common.protocol import (
@@ -355,8 +355,8 @@ def test_a_trainer_that_falls_silent_is_looked_for_again(trainer: HandMadeTraine
 def test_a_trainer_that_stays_silent_is_looked_for_over_a_fresh_connection_where_there_is_a_network(
     scheme: str, is_fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorer.link, "FRESH_AFTER_S", 0.3)
-    monkeypatch.setattr(scorer.link, "HELLO_EVERY_S", 0.05)
+    monkeypatch.setattr(scorer.dialogue, "FRESH_AFTER_S", 0.3)
+    monkeypatch.setattr(scorer.dialogue, "HELLO_EVERY_S", 0.05)
     with HandMadeTrainer(scheme) as trainer, make_link(trainer):
         trainer.welcome(silence_s=0.05)
         peers = set()

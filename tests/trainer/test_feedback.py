@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.shard import Shard
 from trainer.batch import Batch, Origin
 from trainer.feedback import Feedback
 from trainer.ledger import Ledger
@@ -110,3 +111,16 @@ def test_a_sample_that_comes_twice_in_a_batch_adds_both_losses_to_its_history() 
     assert histories.of(np.array([5, 2]))[:, -3:].tolist()[0] == [1, 3, 4]
     assert histories.of(np.array([2]))[0, -1] == 2
     assert np.nan_to_num(learned[0], nan=0)[:, -2:].tolist() == [[0, 0], [0, 0], [0, 1], [1, 3]]
+
+
+@pytest.mark.parametrize(("origin", "selected"), [("plain", [0, 0, 0, 0]), ("stale", [0, 0, 1, 1])])
+def test_a_rank_notes_the_samples_that_it_owns_by_their_local_ids(origin: Origin, selected: list[int]) -> None:
+    learned: list[tuple[list[int], list[float]]] = []
+    histories = LossHistories(4, lambda ids, losses, before: learned.append((ids.tolist(), losses.tolist())))
+    ledger = Ledger(4, ("loss", "selected"))
+    feedback = Feedback(ledger, histories, needs_losses=True, shard=Shard(1, 3))  # 1, 4, 7 and 10 of 12
+    feedback.add(batch(10, 3, 7, 2, origin=origin), torch.tensor([0.5, 0.25, 0.75, 1.0]))
+    feedback.add(batch(0, 2, origin="plain"), torch.tensor([9.0, 9.0]))  # none of its own
+    assert values(ledger) == [-1, -1, 0.75, 0.5]
+    assert ledger.selected.tolist() == selected
+    assert learned == [([3, 2], [0.5, 0.75])]

@@ -109,10 +109,10 @@ def test_only_the_current_lease_of_a_session_is_known() -> None:
     assert pool.lease(1, held.lease) == held
     assert pool.lease(2, held.lease) is None
     assert pool.held_by(1) == [held.lease]
-    assert pool.oldest_issue(1) == held.issued_at
+    assert pool.oldest_issues() == {1: held.issued_at}
     pool.expire([held.lease])
     assert pool.lease(1, held.lease) is None
-    assert pool.oldest_issue(1) is None
+    assert pool.oldest_issues() == {}
 
 
 def test_finishing_skips_what_is_out_or_ready_and_accepts_nothing_more() -> None:

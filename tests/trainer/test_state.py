@@ -15,6 +15,7 @@ from common.models import build_model
 from common.selection.registry import METHODS
 from trainer.batch import Batch
 from trainer.learner import Learner
+from trainer.ranks.group import ALONE, Group
 from trainer.stream import SelectedBatches
 
 STEPS, AT = 24, 11
@@ -32,10 +33,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class Loop:
     """One life of a training loop."""
 
-    def __init__(self, options: TrainerOptions) -> None:
+    def __init__(self, options: TrainerOptions, group: Group = ALONE) -> None:
         self.source = open_source(options)
         self.model = build_model(options.model, self.source.sample, seed=options.seed)
-        self.batches = SelectedBatches(options, self.source, self.model, generation=1)
+        self.batches = SelectedBatches(options, self.source, self.model, generation=1, group=group)
         self.learner = Learner(options, self.model)
 
     def steps(self) -> Iterator[Batch]:

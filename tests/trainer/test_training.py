@@ -5,16 +5,23 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from common.config import TrainerOptions
+from common.data.sources import open_source
 from common.errors import ConfigError
+from common.models import build_model
+from common.run import Run
 from common.run_folder import held_folder
 from trainer import loop, record, stopping
 from trainer.evaluate import evaluate
+from trainer.ranks.ballot import Agreed
+from trainer.stream import SelectedBatches
+from trainer.training import Training
 
 OPTIONS: dict[str, Any] = {
     "data": "synthetic", "synthetic": {"num_samples": 200}, "model": "small", "mode": "fresh", "steps": 40,
@@ -210,3 +217,22 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
     assert "step-10.pt" in names
     assert "step-15.pt" not in names
     assert_same_run(tmp_path, whole)
+
+
+def test_a_vote_for_a_checkpoint_that_was_cast_before_the_last_one_asks_for_no_other(tmp_path: Path) -> None:
+    """On a GPU votes are read two steps later, and until then rank 0 goes on voting."""
+    options = TrainerOptions.model_validate({**OPTIONS, "out": tmp_path, "checkpoint": {"every": 0, "every_s": 1e6}})
+    source = open_source(options)
+    model = build_model(options.model, source.sample, seed=0)
+    with Run(options) as run:
+        training = Training(run, SelectedBatches(options, source, model), source, model)
+        votes = SimpleNamespace(agreed=Agreed())
+        training.learner.ballot = votes  # type: ignore[assignment]
+        due = []
+        with training:
+            for run.step in range(1, 13):  # completed, and read is what was voted three completed steps before
+                votes.agreed = Agreed(run.step - 3, save=3 <= run.step - 3 < 6)
+                if training.is_save_due():
+                    due.append(run.step)
+                    training._asked_at = run.step
+    assert due == [6], "votes at 3, 4 and 5 are for one"

@@ -15,7 +15,7 @@ from common.data.source import Source
 from common.data.sources import open_source
 from common.errors import PeerTimeout
 from common.models import build_model
-from trainer import checkpoint, feeder, waits
+from trainer import attendance, checkpoint, feeder, waits
 from trainer.checkpoint import Checkpoints
 from trainer.feeder import Feeder
 from trainer.publisher import Publisher
@@ -140,4 +140,30 @@ def test_a_step_whose_batch_never_comes_ends_the_run(hang: Any, monkeypatch: pyt
     batches = SelectedBatches(options, source, build_model("small", source.sample, seed=0))
     train.hangs = True
     with pytest.raises(PeerTimeout, match=r"step 0 waited 0 s for its batch; .* does the storage answer\?"), batches:
+        next(iter(batches))
+
+
+def test_first_scores_are_waited_for_until_somebody_ends_that_and_no_longer() -> None:
+    """As a rank does that was asked to end: it says so to the others with its first step."""
+    flags = ("--data", "synthetic", "--device", "cpu", "--service.start-wait-s", "60")
+    options = load_options(TrainerOptions, [*flags])
+    source = open_source(options)
+    batches = SelectedBatches(options, source, build_model(options.model, source.sample, seed=0))
+    with batches:
+        assert batches.watched.link is not None
+        batches.watched.link.service.attendance.hurry()
+        assert next(iter(batches)).origin == "plain"
+    assert batches.tally.start_wait_s < WITHIN_S
+
+
+def test_a_rank_that_was_asked_to_end_does_not_wait_for_scores_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attendance, "HURRIED_S", 0.0)
+    monkeypatch.setattr(feeder, "POLL_S", 0.01)
+    flags = ("--data", "synthetic", "--device", "cpu", "--fallback", "wait", "--selection.warmup-fraction", "0")
+    options = load_options(TrainerOptions, [*flags])
+    source = open_source(options)
+    batches = SelectedBatches(options, source, build_model(options.model, source.sample, seed=0))
+    assert batches.watched.link is not None
+    batches.watched.link.service.attendance.hurry()
+    with pytest.raises(PeerTimeout, match=r"step 0 waited 0 s .* asked to end; ranks save together"), batches:
         next(iter(batches))

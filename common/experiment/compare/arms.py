@@ -21,7 +21,10 @@ SHARED = (
 )
 SET = (
     "set by the comparison itself",
-    ("mode", "seed", "out", "listen", "connect_s", "resume", "metrics_port", "unhealthy_after_s", "config", "dry_run"),
+    (
+        *("mode", "seed", "out", "listen", "connect_s", "resume", "metrics_port", "unhealthy_after_s"),
+        *("trainers", "devices", "config", "dry_run"),
+    ),
 )
 
 

@@ -9,6 +9,7 @@ from common.data.augment import Augmentation
 from common.data.reader import SampleReader
 from common.data.source import Source, TensorSplit
 from common.order import Order
+from common.shard import Shard
 
 
 def image_source(num: int) -> Source:
@@ -62,3 +63,22 @@ def test_an_order_of_another_length_is_refused() -> None:
     source = image_source(50)
     with pytest.raises(ValueError, match="over 51 samples, but test has 50"):
         SampleReader(source, Augmentation(AugmentOptions(), 0, source.sample), Order(51, 0, "candidates"))
+
+
+def test_a_shard_is_read_by_local_ids_and_gives_the_samples_that_it_owns() -> None:
+    """The bytes of a visit do not depend on who reads it."""
+    whole, shard = reader(flip=True, crop_padding=2, cutout=3), Shard(1, 3)
+    order = shard.candidates(50, seed=0)
+    sharded = SampleReader(whole.source, whole.augmentation, order, shard)
+    positions = np.arange(10, 40)  # over the end of an epoch of 17
+    samples = sharded.read(positions)
+    assert samples.ids.tolist() == (order.ids(positions) * 3 + 1).tolist()
+    expected = whole.fetch(samples.ids, order.epochs(positions))
+    assert torch.equal(samples.inputs, expected.inputs)
+    assert torch.equal(samples.targets, expected.targets)
+
+
+def test_an_order_of_all_samples_is_not_that_of_a_shard() -> None:
+    whole = reader()
+    with pytest.raises(ValueError, match="over 50 samples, but test of rank 1 of 3 has 17"):
+        SampleReader(whole.source, whole.augmentation, whole.order, Shard(1, 3))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import ScorerOptions, TrainerOptions, load_options
+from common.config import RunOptions, ScorerOptions, TrainerOptions, load_options
+from common.experiment import launch
 from tests.common.experiment.workplace import LEAVES_ON_TERM, LEAVES_WITH_TRAINER, TRAINS, Make, finish
 
 
@@ -35,6 +36,32 @@ def test_every_process_gets_its_options_and_one_private_endpoint(workplace: Make
     assert (place.out / "trainer.log").read_text() == "0o40700\n"
     assert not Path(trainer["listen"].removeprefix("ipc://")).parent.exists()
     assert tomllib.loads((place.out / "options.toml").read_text())["scorers"] == 2
+
+
+def test_several_trainers_are_ranks_of_one_group_with_a_log_and_options_each(workplace: Make) -> None:
+    place = workplace("print(os.environ['RANK'], os.environ['WORLD_SIZE'])\nif os.environ['RANK'] == '0': " + TRAINS)
+    code, out, err = place.run("--trainers", "2", "--scorers", "2", "--batch-size", "8")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == "2 trainers on cpu, 2 scorers on cpu"
+    assert "each step trains on 2 x 8 = 16 samples" in out.splitlines()
+    assert (place.out / "trainer.log").read_text() == "0 2\n"
+    assert (place.out / "trainer-rank-1.log").read_text() == "1 2\n"
+    first, second = place.options("trainer-0"), place.options("trainer-1")
+    assert first == second
+    assert place.options("scorer-1")["connect"] == first["listen"]
+    names = [one["name"] for one in place.summary()["processes"]]
+    assert names == ["trainer-0", "trainer-1", "scorer-0", "scorer-1"]
+    assert tomllib.loads((place.out / "options.toml").read_text())["trainers"] == 2
+
+
+def test_the_rank_that_failed_is_named_with_its_log(workplace: Make) -> None:
+    fails = "sys.stderr.write('error: no memory\\n'); sys.exit(4)"
+    trains = "record(step=50); (folder / 'ready').touch(); until(lambda: is_gone('trainer-1', 1)); sys.exit(1)"
+    by_rank = f"if os.environ['RANK'] == '1':\n    life(); until((folder / 'ready').exists); {fails}\n{trains}"
+    code, out, err = workplace(by_rank, LEAVES_ON_TERM).run("--trainers", "2")
+    assert code == 4
+    assert err == "error: no memory\ntrainer-1 ended with exit code 4, see out/trainer-rank-1.log\n"
+    assert "Go on with: marginstream run --config out/options.toml --resume" in out.splitlines()
 
 
 def test_traces_go_to_the_run_folder_and_are_named_at_the_end(workplace: Make) -> None:
@@ -159,6 +186,16 @@ def test_a_dry_run_prints_what_each_process_would_be_told_and_starts_nothing(wor
     assert load_options(TrainerOptions, ["--config", str(file)]).batch_size == 9
     file.write_text(scorers)
     assert load_options(ScorerOptions, ["--config", str(file)]).precision == "bf16"
+
+
+def test_a_dry_run_prints_ranks_that_are_told_the_same_together(capsys: pytest.CaptureFixture[str]) -> None:
+    def titles(*devices: str) -> list[str]:
+        assert launch.main(RunOptions(trainers=3, scorers=2, dry_run=True, devices=devices)) == 0
+        return re.findall(r"^# ((?:trainer|scorer)-.*)$", capsys.readouterr().out, flags=re.MULTILINE)
+
+    assert titles("cpu") == ["trainer-0, trainer-1, trainer-2", "scorer-0, scorer-1"]
+    gpus = ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert titles(*gpus) == ["trainer-0", "trainer-1", "trainer-2", "scorer-0, scorer-1"]
 
 
 def test_on_a_terminal_the_display_is_live_and_stays_to_the_end(workplace: Make) -> None:

@@ -13,7 +13,7 @@ def pinned(allowed: int, *, num_gpus: int = 0, **options: object) -> tuple[objec
     """Cores of the trainer and of each scorer, of a machine with so many cores."""
     run = RunOptions.model_validate({"threads": 1, **options})
     found = pin(run, lay_out(run, num_gpus), tuple(range(allowed)))
-    return (found.trainer, *found.scorers)
+    return (*found.trainers, *found.scorers)
 
 
 def test_every_process_gets_cores_of_its_own_and_the_trainer_those_to_spare() -> None:
@@ -21,6 +21,14 @@ def test_every_process_gets_cores_of_its_own_and_the_trainer_those_to_spare() ->
     assert pinned(4) == ((0, 1, 2), (3,))
     assert pinned(4, scorers=3) == ((0,), (1,), (2,), (3,))
     assert pinned(4, threads=2) == ((0, 1), (2, 3))
+
+
+def test_ranks_get_cores_of_their_own_too_and_rank_0_those_to_spare() -> None:
+    assert pinned(4, trainers=2, scorers=2) == ((0,), (1,), (2,), (3,))
+    assert pinned(4, trainers=2) == ((0, 1), (2,), (3,))
+    assert pinned(3, trainers=2, scorers=2) == ((0,), (1,), (2,), (2,))
+    assert pinned(4, trainers=2, num_gpus=2, scorer_device="cpu", scorers=2) == ((0,), (1,), (2,), (3,))
+    assert set(pinned(2, trainers=2)) == {None}
 
 
 def test_scorers_share_what_the_trainer_leaves_where_cores_do_not_suffice() -> None:
@@ -45,12 +53,13 @@ def test_larger_machines_and_scorers_on_gpus_are_left_to_the_system() -> None:
 def test_only_cores_that_the_run_may_use_are_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 3})
     options = RunOptions(threads=1)
-    assert find_pinning(options, lay_out(options, 0)) == Pinning((3,), ((7,),))
+    assert find_pinning(options, lay_out(options, 0)) == Pinning(((3,),), ((7,),))
 
 
 def test_the_pinning_is_put_in_words() -> None:
     assert (
-        Pinning((0, 1), ((2,), None, (3,))).words
+        Pinning(((0, 1),), ((2,), None, (3,))).words
         == "pinned: trainer to cores 0, 1, scorer-0 to core 2, scorer-2 to core 3"
     )
-    assert Pinning(None, (None,)).words is None
+    assert Pinning(((0,), (1,)), (None,)).words == "pinned: trainer-0 to core 0, trainer-1 to core 1"
+    assert Pinning((None,), (None,)).words is None

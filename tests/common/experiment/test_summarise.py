@@ -184,6 +184,8 @@ def test_an_arm_without_a_finished_run_is_listed_where_its_options_are_known(tmp
         ({"mode": "stale"}, 1, (1, "cuda")),
         ({"mode": "stale", "scorer_device": "cpu"}, 1, (1, "cuda")),
         ({"mode": "uniform"}, 2, (1, "cuda")),
+        ({"mode": "stale", "trainers": 2}, 0, (3, "cpu")),
+        ({"mode": "stale", "trainers": 2}, 4, (3, "cuda")),
     ],
 )
 def test_cores_are_threads_of_all_processes_or_gpus(

@@ -133,14 +133,20 @@ def weights_messages(draw: Callable) -> Weights:
     return Weights(draw(versions), bucket, draw(st.integers(bucket + 1, 9)), total, checksum, manifest, buffer)
 
 
+addresses = st.builds("{}:{}".format, st.sampled_from(("127.0.0.1", "10.255.3.1", "[fe80::17]")), st.integers(1, 65535))
+
+
 @st.composite
 def welcome_messages(draw: Callable) -> Welcome:
     transfer = draw(st.sampled_from(TRANSFERS))
+    num_ranks = draw(st.integers(1, 6))
+    ranks = draw(st.just([]) | st.lists(addresses, min_size=num_ranks - 1, max_size=num_ranks - 1, unique=True))
+    rank = 0 if ranks else draw(st.integers(0, num_ranks - 1))
     return Welcome(
         session=draw(randoms),
         generation=draw(naturals),
         seed=draw(randoms),
-        num_samples=draw(naturals),
+        num_samples=draw(st.integers(num_ranks if num_ranks > 1 else 0, 2**63 - 1)),
         chunk_size=draw(st.integers(1, 65536)),
         scores=draw(st.lists(st.sampled_from(SCORES), unique=True).map(tuple)),
         transfer=transfer,
@@ -153,6 +159,9 @@ def welcome_messages(draw: Callable) -> Welcome:
         silence_s=draw(seconds),
         embeddings=draw(st.booleans()),
         steps=draw(naturals),
+        rank=rank,
+        num_ranks=num_ranks,
+        ranks=tuple(ranks),
     )
 
 

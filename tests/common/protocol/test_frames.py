@@ -55,7 +55,7 @@ def test_goodbye_works_without_buffers_and_with_memoryviews():
 SOURCES = sorted(Path(common.protocol.__file__).parent.glob("*.py"))
 
 ALLOWED = {"collections", "common", "contextlib", "dataclasses", "functools", "math", "msgspec", "numpy", "re"}
-ALLOWED |= {"reprlib", "typing"}
+ALLOWED |= {"ipaddress", "reprlib", "typing"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from common.errors import ProtocolError
 from common.protocol import MAX_TEXT, PROTOCOL_VERSION, Error, ForeignHello, Reject, decode, encode
+from common.protocol.limits import MAX_RANKS
 from tests.common.protocol.examples import HELLO, WELCOME, frames_of
 
 
@@ -56,3 +57,51 @@ def test_unknown_words_are_refused():
     for field, value in {"scores": ("mms", "mms"), "transfer": "shm", "wire": "fp4", "best_k": 3}.items():
         with pytest.raises(ProtocolError):
             encode(replace(WELCOME, **{field: value}))
+
+
+NAMED = replace(WELCOME, num_ranks=3, ranks=("10.0.0.2:5555", "[fe80::2]:65535"))
+
+
+def test_a_welcome_names_the_other_ranks_of_a_trainer():
+    for right in (NAMED, replace(NAMED, ranks=()), replace(WELCOME, rank=2, num_ranks=3)):
+        assert decode(encode(right)) == right
+    many = tuple(f"127.0.{port // 9}.1:{1 + port % 9}" for port in range(MAX_RANKS - 1))
+    assert decode(encode(replace(WELCOME, num_ranks=MAX_RANKS, ranks=many))).ranks == many
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://10.0.0.2:5555", "ipc:///tmp/x", "/tmp/x", "inproc://x", "node-2:5555", "localhost:5555", "eth0:5555",
+        "0.0.0.0:5555", "[::]:5555", "[::ffff:0.0.0.0]:5555", "*:5555", "224.0.0.1:5555", "[ff02::1]:5555",
+        "10.0.0.2", "10.0.0.2:", ":5555", "10.0.0.2:0", "10.0.0.2:65536", "10.0.0.2:*", "10.0.0.2:05", "10.0.0.2:+5",
+        "10.0.0.2:5555;10.0.0.3:5555", "10.0.0.2:5555 ", "10.0.0.2:5555\n", "10.0.0.2:５５５５", "2:5555", "10.2:5555",
+        "010.0.0.2:5555", "10.0.0.256:5555", "fe80::2:5555", "[fe80::2%eth0]:5555", "[10.0.0.2]:5555", "[]:5555", "",
+        "9" * 64, 5555, None,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_not_the_number_of_one_host_and_a_port_is_no_rank(address):
+    with pytest.raises(ProtocolError, match=r"Welcome.*ranks"):
+        encode(replace(NAMED, ranks=("10.0.0.3:5555", address)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ranks": NAMED.ranks[:1]},
+        {"ranks": (*NAMED.ranks, "10.0.0.4:5555")},
+        {"ranks": ("10.0.0.2:5555", "10.0.0.2:5555")},
+        {"ranks": ("10.0.0.2:5555", "[::ffff:10.0.0.2]:5555")},
+        {"rank": 1},
+        {"rank": 3, "ranks": ()},
+        {"rank": -1, "ranks": ()},
+        {"num_ranks": 0, "ranks": ()},
+        {"num_ranks": MAX_RANKS + 1, "ranks": ()},
+        {"num_samples": 2},
+    ],
+    ids=str,
+)
+def test_ranks_that_cannot_be_are_refused(changes):
+    with pytest.raises(ProtocolError, match=r"Welcome.*rank"):
+        encode(replace(NAMED, **changes))

@@ -10,6 +10,7 @@ import zmq
 
 from common.security import Security
 from common.security.credentials import Insecure
+from common.sockets import FrameLimits
 from common.transport import CONTROL, Channel, IOThread
 
 WITHIN_S = 10.0
@@ -62,7 +63,9 @@ def until(holds: Callable[[], Any]) -> None:
 class Side:
     """An IOThread with its recorder."""
 
-    def __init__(self, tick_s: float = 0.02, max_frame_bytes: int = 64 * MIB, security: Security | None = None) -> None:
+    def __init__(
+        self, tick_s: float = 0.02, max_frame_bytes: FrameLimits = 64 * MIB, security: Security | None = None
+    ) -> None:
         self.recorder = Recorder()
         self.io = IOThread(
             "test-io",

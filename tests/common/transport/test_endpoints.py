@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.endpoints import bound_endpoint, claim_ipc_path, port_of, weights_endpoint
+from common.endpoints import bound_endpoint, claim_ipc_path, port_of, rank_endpoint, weights_endpoint
 from common.errors import EndpointError
+from common.security.credentials import Credentials
+from common.security.gate import Gate
+from common.security.keygen import make_folder
 from common.transport import CONTROL
 from tests.common.transport.sides import Side, scorer, trainer, until
 
@@ -34,6 +37,18 @@ def test_an_endpoint_is_free_again_when_its_owner_has_stopped(endpoint: str, ope
     first, bound = trainer(opened, endpoint)
     first.io.stop()
     trainer(opened, bound)
+
+
+def test_an_interface_that_is_named_is_listened_to_at_its_ipv4_address(
+    opened: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    """Also where it has IPv6 ones, as loopback does on most machines. An interface by name wants keys."""
+    make_folder(tmp_path / "keys")
+    server, bound = trainer(opened, "tcp://lo:*", security=Gate(tmp_path / "keys"))
+    assert bound.startswith("tcp://127.0.0.1:")
+    client = scorer(opened, bound, security=Credentials(tmp_path / "keys"))
+    until(lambda: client.send(CONTROL, [b"hello"]) is not False)
+    assert server.recorder.next()[2] == [b"hello"]
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
@@ -99,3 +114,8 @@ def test_scorers_are_told_an_address_that_they_can_connect_to(asked: str, report
 def test_the_weights_channel_is_beside_the_control_channel(control: str, port: int, weights: str) -> None:
     assert weights_endpoint(control, port) == weights
     assert port_of(weights) == port
+
+
+def test_other_ranks_lie_beside_the_first_on_ipc_and_where_they_are_named_on_tcp() -> None:
+    assert rank_endpoint("ipc:///run/m/t", 12) == "ipc:///run/m/t-12"
+    assert rank_endpoint("tcp://node-0:5555", 12, "[fe80::2]:6666") == "tcp://[fe80::2]:6666"

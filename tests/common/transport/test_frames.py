@@ -3,7 +3,10 @@
 import contextlib
 from pathlib import Path
 
+import zmq
+
 from common.endpoints import weights_endpoint
+from common.sockets import Sockets, control_of
 from common.transport import CONTROL, WEIGHTS, ZERO_COPY_BYTES
 from tests.common.transport.sides import MIB, TCP, WITHIN_S, Side, call, introduced, raw_dealer, scorer, trainer, until
 
@@ -45,6 +48,45 @@ def test_connecting_a_channel_again_replaces_its_peer(folder: Path, opened: cont
     until(lambda: client.send(CONTROL, [b"2"]) is not False)
     assert second.recorder.next()[2] == [b"2"]
     assert first.recorder.messages.empty()
+
+
+def test_a_scorer_talks_to_each_rank_on_a_channel_of_its_own(folder: Path, opened: contextlib.ExitStack) -> None:
+    ranks = [trainer(opened, f"ipc://{folder}/{rank}")[0] for rank in range(3)]
+    client, channels = scorer(opened, f"ipc://{folder}/0"), [control_of(rank) for rank in range(3)]
+    assert channels[0] == CONTROL
+    for rank in (1, 2):
+        call(client.io, lambda rank=rank: client.io.connect(channels[rank], f"ipc://{folder}/{rank}"))
+    for rank, channel in enumerate(channels):
+        until(lambda channel=channel: client.send(channel, [channel.encode()]) is not False)
+        _, peer, frames = ranks[rank].recorder.next()
+        assert frames == [channel.encode()]
+        ranks[rank].send(CONTROL, [b"back"], peer)
+        assert client.recorder.next() == (channel, b"", [b"back"])
+
+
+def test_the_last_words_on_a_channel_that_is_closed_still_leave(endpoint: str, opened: contextlib.ExitStack) -> None:
+    server, bound = trainer(opened, endpoint)
+    client, channel = scorer(opened, bound), control_of(7)
+    call(client.io, lambda: client.io.connect(channel, bound))
+    until(lambda: client.send(channel, [b"hello"]) is not False)
+    peer = server.recorder.next()[1]
+    last = [bytes(8 * MIB), b"goodbye"]
+    call(client.io, lambda: [client.io.send(channel, last), client.io.disconnect(channel)])
+    assert server.recorder.next() == (CONTROL, peer, last)
+    until(lambda: client.send(CONTROL, [b"hello"]) is not False)
+    assert server.recorder.next()[2] == [b"hello"], "the others stay open"
+
+
+def test_the_limit_of_a_frame_is_that_of_its_kind_of_channel(opened: contextlib.ExitStack) -> None:
+    server, bound = trainer(opened, TCP)
+    client = Side(max_frame_bytes={CONTROL: MIB, WEIGHTS: 64})
+    opened.callback(client.io.stop)
+    client.io.connect(control_of(3), bound)
+    client.io.start()
+    until(lambda: client.send(control_of(3), [b"hello"]) is not False)
+    peer = server.recorder.next()[1]
+    server.send(CONTROL, [bytes(MIB)], peer)
+    assert len(client.recorder.next()[2][0]) == MIB
 
 
 def test_a_peer_that_nobody_knows_gets_nothing_and_the_sender_is_told(
@@ -112,3 +154,19 @@ def test_small_frames_are_copied_and_need_no_tracker(opened: contextlib.ExitStac
     assert server.send(CONTROL, [small], peer) is None  # type: ignore[list-item]
     small[0] = 7
     assert dealer.recv()[0] == 0
+
+
+def test_weights_have_threads_of_zeromqs_to_themselves(folder: Path) -> None:
+    """Encrypting a bucket takes milliseconds, in which no heartbeat would leave."""
+    sockets = Sockets(1 << 20, None, 0)
+    affinities = {}
+    for channel in (CONTROL, control_of(1), WEIGHTS):
+        sockets.connect(channel, f"ipc://{folder}/{channel}")
+        affinities[channel] = sockets.by_channel[channel].getsockopt(zmq.AFFINITY)
+    num_threads = sockets._context.get(zmq.IO_THREADS)
+    sockets.close()
+    small, weights = affinities[CONTROL], affinities[WEIGHTS]
+    assert affinities[control_of(1)] == small
+    assert small & weights == 0
+    assert weights
+    assert small | weights == (1 << num_threads) - 1, "threads that do nothing"

@@ -1,0 +1,86 @@
+"""Which weights versions there are, by the word of a trainer's first rank, and which one this scorer has.
+
+A scorer that needs no weights fetches none: whatever version the trainer announces counts as resident at once.
+"""
+
+import collections
+from collections.abc import Callable
+
+from common.errors import ProtocolError
+from common.protocol import Fetch, Heartbeat, Version, VersionHint, Weights, WeightsGone, Welcome
+from scorer.fetcher import Fetcher
+from scorer.landing import Landing
+
+
+class Versions:
+    """Shared by two threads; the caller serialises all calls.
+
+    Args:
+        fetch, check_manifest: see `scorer.fetcher.Fetcher`.
+        open_weights: connects the weights channel, at the port told.
+        events: counters of what happened, by name.
+
+    Attributes:
+        resident: the version that leases are measured by.
+        handlers: of the messages about versions, by type.
+    """
+
+    def __init__(
+        self,
+        *,
+        fetch: Callable[[Fetch], bool],
+        open_weights: Callable[[int], object],
+        check_manifest: Callable[[Weights], Landing | None],
+        wants_weights: bool,
+        events: "collections.Counter[str]",
+    ) -> None:
+        self._open_weights = open_weights
+        self._wants_weights = wants_weights
+        self._generation: int | None = None
+        self._port = 0
+        self.fetcher = Fetcher(fetch, check_manifest, events, lambda: open_weights(self._port))
+        self.resident: Version | None = None
+        self.handlers: dict[type, Callable[..., None]] = {
+            VersionHint: lambda hint: self._on_version(hint.version),
+            Heartbeat: self._on_heartbeat,
+        }
+        if wants_weights:
+            self.handlers |= {Weights: self.fetcher.receive, WeightsGone: self._on_gone}
+
+    def begin(self, welcome: Welcome) -> None:
+        """A session with the first rank: the same version of another trainer is other weights."""
+        self.forget()
+        self._generation = welcome.generation
+        if self._wants_weights:
+            self.fetcher.begin(welcome.session)
+            self._port = welcome.weights_port
+            self._open_weights(self._port)
+        if welcome.version is not None:
+            self._on_version(welcome.version)
+
+    def forget(self) -> None:
+        self._generation = self.resident = None
+        self.fetcher.forget()
+
+    def _check(self, version: Version) -> None:
+        if self._generation is not None and version.generation != self._generation:
+            raise ProtocolError(f"version {tuple(version)} in a session of generation {self._generation}")
+
+    def _on_version(self, version: Version) -> None:
+        if self._generation is None:
+            return
+        self._check(version)
+        if self._wants_weights:
+            self.fetcher.hint(version)
+        else:
+            self.resident = version if self.resident is None else max(self.resident, version)
+
+    def _on_heartbeat(self, beat: Heartbeat) -> None:
+        # Hints are repeated with every beat, so a lost one costs a second.
+        if beat.resident is not None:
+            self._on_version(beat.resident)
+
+    def _on_gone(self, message: WeightsGone) -> None:
+        if message.newest is not None:
+            self._check(message.newest)
+        self.fetcher.gone(message)

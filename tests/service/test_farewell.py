@@ -1,0 +1,45 @@
+"""Scorers are told that their trainer has ended, unless ranks that lost one of their own are started again."""
+
+import contextlib
+
+import pytest
+
+from common.config import TrainerOptions
+from common.data.sources import open_source
+from common.errors import MarginstreamError, NoScorer, RankLost
+from common.models import build_model
+from common.protocol import Goodbye, Revoke
+from tests.service.peers import HandMadeScorer
+from tests.service.test_service_protocol import Trainer
+from trainer import service
+from trainer.stream import SelectedBatches
+
+
+@pytest.mark.parametrize("says_farewell", [True, False])
+def test_scorers_that_are_to_look_for_the_next_trainer_hear_no_goodbye(
+    says_farewell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "FAREWELL_S", 0.0)
+    with Trainer() as trainer, HandMadeScorer(trainer.endpoint) as scorer:
+        session = scorer.join().session
+        trainer.service.says_farewell = says_farewell
+        trainer.call(trainer.service.on_stop)
+        trainer.call(lambda: trainer.service.revoke({session: [1]}))
+        heard: list[type] = []
+        while Revoke not in heard:  # which comes behind all others
+            heard.append(type(scorer.hear(object)))
+    assert (Goodbye in heard) is says_farewell
+
+
+@pytest.mark.parametrize(
+    ("error", "says_farewell"), [(RankLost("rank 1 has ended"), False), (NoScorer("none came"), True)]
+)
+def test_only_a_lost_rank_leaves_scorers_waiting(error: MarginstreamError, says_farewell: bool) -> None:
+    options = TrainerOptions(data="synthetic", steps=2)
+    source = open_source(options)
+    batches = SelectedBatches(options, source, build_model(options.model, source.sample, seed=0))
+    with contextlib.suppress(MarginstreamError), batches:
+        raise error
+    link = batches.watched.link
+    assert link is not None
+    assert link.service.says_farewell is says_farewell

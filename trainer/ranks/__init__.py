@@ -1,0 +1,1 @@
+"""Several trainer processes that make one optimiser step together: torch.distributed, one rank each."""
