@@ -1,4 +1,4 @@
-"""How costs grow with the work: `python -m tests.bench.bench_scale [--parts order ledger candidates scorers model]`.
+"""How costs grow with the work: `python -m tests.bench.bench_scale [--parts order ledger ... events]`.
 
     order_us       ids of a chunk of 256 positions, for 10^4 to 10^9 samples; order_ratio is the dearest over the
                    cheapest size, order_bytes the most memory that one chunk takes, at any size
@@ -8,8 +8,13 @@
     scorers        for 1, 2, 4 and 8 synthetic scorers that sleep 20 ms for each chunk: chunks a second, their share of
                    what the scorers could give, and the work of the trainer's I/O thread for each
     model_push_ms  what a push takes from training, for models of 1, 25 and 100 million parameters
+    service        a training step beside 64 synthetic scorers, beside one and beside none: Jain's index of their chunks
+                   (goal .95), ratios of the steps (goal 1.02), and what the I/O thread needs of a core
+    limits         up to 1,000 scorers and 64 ranks: what runs out first, calculated from what messages cost at up to
+                   1,000 sessions, and held against `service` where that is measured too
+    events         leases in simulated time for up to 1,000 scorers of four speeds: shares and staleness
 
-Sizes of one part are measured in turns; medians.
+`--model` chooses the last three. Sizes of one part are measured in turns; medians.
 """
 
 import argparse
@@ -31,16 +36,22 @@ import torch
 from common.devices import pinned
 from common.order import Order
 from tests.bench import bulk
+from tests.bench.arms import DIGITS, IMAGES
 from tests.bench.bench_ledger import CHUNK, MAX_AGE, check_memory
 from tests.bench.measure import Cores, machine, print_table
+from tests.bench.scale_limits import report_events, report_limits
+from tests.bench.scale_report import report_service
 from tests.bench.scale_scorers import drained
+from tests.bench.scale_service import measure_service_at_scale
 from tests.trainer.chunks import scored
 from tests.trainer.selectors import make_selector
 from trainer.ledger import FIELDS, Ledger
 from trainer.publisher import Publisher
 
 SELECTED = 32
-PARTS = ("order", "ledger", "candidates", "scorers", "model")
+PARTS = ("order", "ledger", "candidates", "scorers", "model", "service", "limits", "events")
+NUM_SCORERS = 64
+SCORER_CHUNK_S = 0.1  # 30 leases at a time make 300 chunks a second
 CHUNK_S = 0.02
 
 
@@ -48,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Prints tables and a JSON line; returns what the line holds."""
     parser = argparse.ArgumentParser(prog="bench_scale", description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, help="measurements of each size (default 200, with --quick 5)")
+    parser.add_argument("--model", action="store_const", dest="parts", const=["service", "limits", "events"])
+    parser.add_argument("--scorers", type=int, default=NUM_SCORERS, help="of the part `service`")
+    parser.add_argument("--rounds", type=int, help="of each size (default 200; service: 9; with --quick 5, 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     chosen = parser.parse_args(argv)
     rounds = chosen.rounds or (5 if chosen.quick else 200)
@@ -68,8 +81,31 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             result |= model_costs([1] if chosen.quick else list(bulk.LAYERS), min(rounds, 15))
     if "scorers" in chosen.parts:
         result |= scorers_costs([1, 2] if chosen.quick else [1, 2, 4, 8], cores, 0.5 if chosen.quick else 5.0)
+    result |= _many_scorers(chosen, cores)
     result |= {"load_after": os.getloadavg(), "machine": machine()}
     print(json.dumps(result))
+    return result
+
+
+def _many_scorers(chosen: argparse.Namespace, cores: Cores) -> dict[str, Any]:
+    """The parts `service`, `limits` and `events`."""
+    result, scaled, quick = {}, None, chosen.quick
+    if "service" in chosen.parts:
+        num, workload = (min(4, chosen.scorers), DIGITS) if quick else (chosen.scorers, IMAGES)
+        with pinned(cores.trainer):
+            rounds = chosen.rounds or (2 if quick else 9)
+            times = {
+                "rounds": rounds,
+                "block_s": 0.2 if quick else 3.0,
+                "chunk_s": SCORER_CHUNK_S / (20 if quick else 1),
+            }
+            scaled = measure_service_at_scale(workload, cores, num=num, **times)
+        result |= {"service": report_service(scaled)}
+    with pinned(cores.trainer):
+        if "limits" in chosen.parts:
+            result |= report_limits(scaled, quick=quick)
+        if "events" in chosen.parts:
+            result |= report_events(quick=quick)
     return result
 
 

@@ -20,6 +20,7 @@ from trainer.loop import make_model
 from trainer.plan import Plan
 
 CHUNK_SIZE = 256
+CHUNKS_PER_STEP = 4  # at most 6 times as many are leased or ready at a time: enough for 8 scorers with 2 leases each
 FOREVER = 10**9  # steps; also as staleness: the weights of the start serve all chunks
 START_S = 60.0
 
@@ -60,7 +61,12 @@ def drained(num_scorers: Sequence[int], cores: Cores, *, chunk_s: float, block_s
 
 def _link(endpoint: str) -> ScorerLink:
     options = trainer_options(
-        DIGITS, mode="stale", listen=endpoint, chunk_size=CHUNK_SIZE, candidates=CHUNK_SIZE, max_staleness=FOREVER
+        DIGITS,
+        mode="stale",
+        listen=endpoint,
+        chunk_size=CHUNK_SIZE,
+        candidates=CHUNKS_PER_STEP * CHUNK_SIZE,
+        max_staleness=FOREVER,
     )
     source = open_source(options)
     model = make_model(options, source)

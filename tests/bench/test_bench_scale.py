@@ -29,3 +29,17 @@ def test_bench_scale_counts_what_synthetic_scorers_deliver(capsys: pytest.Captur
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(line["scorers"]) == {"1", "2"}
     assert all(0 < one["delivered_fraction"] <= 1.05 for one in line["scorers"].values())
+
+
+@pytest.mark.slow
+def test_bench_scale_says_how_many_scorers_share_the_work_and_what_runs_out_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench_scale.main(["--quick", "--model"])
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["service"]["fairness"] > 0.8
+    assert set(line["service"]["passed"]) == {"fairness", "step_over_one", "step_over_none"}
+    assert 0 < line["io_measured"] < 1
+    assert line["io_predicted"] > 0
+    assert all(one["every_version"][0] >= 1 and one["versions_skipped"][0] >= 1 for one in line["limits"].values())
+    assert line["events"]["16, 0"][0] > 0.9

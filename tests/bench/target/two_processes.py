@@ -29,6 +29,7 @@ from common.memory import keep_freed_memory
 from common.run import Run
 from common.run_folder import write_options
 from trainer.loop import make_model, train
+from trainer.ranks.group import ALONE
 from trainer.stream import SelectedBatches
 from trainer.training import Training
 
@@ -90,7 +91,7 @@ def _train(rank: int, path: Path, folder: str) -> None:
         model = make_model(half, source)
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
         with Run(half) as run:
-            batches = SelectedBatches(half, source, model, generation=run.generation)
+            batches = SelectedBatches(half, source, model, generation=run.generation, group=ALONE)
             with Training(run, batches, source, parallel) as training:
                 train(training)
                 summary = training.finish()
