@@ -38,6 +38,8 @@ def _opening(num_fields: int) -> bytes:
 
 _TAGS = {kind: MAGIC + bytes([code]) for code, kind in enumerate(MESSAGE_TYPES, start=1)}
 _KINDS = {tag: (kind, _opening(len(kind.__struct_fields__))) for kind, tag in _TAGS.items()}
+# Made here: what msgspec learns of a type at its first use, two threads must not have it learn at the same time.
+_DECODERS = {kind: msgpack.Decoder(kind) for kind in (*_TAGS, ForeignHello)}
 
 
 def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[Buffer]:
@@ -58,7 +60,7 @@ def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[Buffer]:
         header = msgpack.encode(replace(message, **changes) if changes else message)
         frames.insert(0, _TAGS[kind] + header)
         _check_sizes(frames, limits)
-        msgpack.decode(header, type=kind)
+        _DECODERS[kind].decode(header)
         message.check_fields(limits)
     except (*_FAULTS, *_UNSENDABLE) as error:
         raise ProtocolError(_fault(kind, header, error, message)) from error
@@ -83,11 +85,11 @@ def decode(frames: Sequence[Buffer], limits: Limits = DEFAULT_LIMITS) -> Message
         raise ProtocolError(f"the first frame is no message of this protocol: {bytes(head[:16])!r}")
     kind, opening = _KINDS[tag]
     try:
-        if kind is Hello and (hello := msgpack.decode(header, type=ForeignHello)).protocol != PROTOCOL_VERSION:
+        if kind is Hello and (hello := _DECODERS[ForeignHello].decode(header)).protocol != PROTOCOL_VERSION:
             return hello
         if header[: len(opening)] != opening:
             raise ProtocolError(f"the header is an array of {len(kind.__struct_fields__)} fields")
-        message = msgpack.decode(header, type=kind)
+        message = _DECODERS[kind].decode(header)
         message.incoming(own)
         if own:
             raise ProtocolError(f"{len(frames)} frames came, {len(own)} more than the header asks for")
