@@ -25,7 +25,7 @@ from typing import Any
 from common.config import TrainerOptions
 from common.curves import Curves
 from common.environment import describe_environment
-from common.errors import MarginstreamError
+from common.errors import MarginstreamError, RankLost
 from common.line_writer import LineWriter
 from common.run_folder import (
     ENVIRONMENT,
@@ -146,7 +146,8 @@ class Run:
             logger.error("ended at step %d by %s: %s", self.step, kind.__name__, error)
         self._metrics = self._curves = None
         self._closing.close()
-        never_trained = self.step == 0 and isinstance(error, MarginstreamError) and not self.options.resume
+        is_explained = isinstance(error, MarginstreamError) and not isinstance(error, RankLost)  # that names a log here
+        never_trained = self.step == 0 and is_explained and not self.options.resume
         if never_trained and not is_supervised(self.options, self.folder):  # else the supervisor does it
             discard_folder(self.folder)
 

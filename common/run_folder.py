@@ -18,7 +18,7 @@ from common.errors import ConfigError
 
 METRICS, SUMMARY, GENERATION = "metrics.jsonl", "summary.json", "generation"
 OPTIONS, ENVIRONMENT = "options.toml", "environment.json"
-SUPERVISED_OPTIONS = "options-trainer.toml"  # of several ranks options-trainer-RANK.toml
+_SUPERVISED_OPTIONS = re.compile(r"options-trainer(-\d+)?\.toml")  # of several ranks with their number
 
 # What a resumed run may be told anew: where it runs, whom it talks to and what it records, not what it computes.
 _PLACE = {"out", "resume", "device", "threads", "data_root", "data_device"}
@@ -47,7 +47,7 @@ def is_supervised(options: TrainerOptions, folder: Path) -> bool:
     if options.config is None:
         return False
     config = options.config.resolve()
-    return config.parent == folder.resolve() and bool(re.fullmatch(r"options-trainer(-\d+)?\.toml", config.name))
+    return config.parent == folder.resolve() and bool(_SUPERVISED_OPTIONS.fullmatch(config.name))
 
 
 def claim_folder(options: TrainerOptions) -> Path:

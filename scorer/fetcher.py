@@ -18,7 +18,7 @@ from scorer.staging import StagedWeights, Transfer
 log = logging.getLogger(__name__)
 
 TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again, over another connection
-LONGEST_S = 160.0  # each time twice as long as before: a slow connection gets its bucket through in the end
+LONGEST_S = 160.0  # each time twice as long as before: a slow connection gets a version through in the end
 
 
 class Fetcher:
@@ -111,11 +111,11 @@ class Fetcher:
             return  # of a transfer that was given up
         landing = self._check_manifest(message) if message.bucket == 0 else None
         staged = transfer.receive(message, landing)
-        self._heard_at, self._patience_s = time.monotonic(), TRANSFER_S
+        self._heard_at = time.monotonic()
         if staged is None:
             self._ask()
             return
-        self._transfer = None
+        self._transfer, self._patience_s = None, TRANSFER_S
         self._events["versions fetched"] += 1
         if self.staged is not None:
             self._events["versions skipped"] += 1

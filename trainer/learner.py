@@ -71,8 +71,13 @@ class Learner:
             digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Before the first step. Raises what torch raises for a state of another model."""
+    def load_state_dict(self, state: Mapping[str, Any], *, draws_on: bool = True) -> None:
+        """Before the first step. Raises what torch raises for a state of another model.
+
+        Args:
+            draws_on: go on with the generators of whoever saved this. A rank that did not would draw what that one
+                draws.
+        """
         rates = [(group, group["lr"], group["initial_lr"]) for group in self._optimizer.param_groups]
         unwrap(self.model).load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -82,7 +87,8 @@ class Learner:
                 group["lr"], group["initial_lr"] = rate, initial_rate
         now = {"last_epoch": state["schedule"], "_last_lr": [group["lr"] for group in self._optimizer.param_groups]}
         self._schedule.load_state_dict({**self._schedule.state_dict(), **now})
-        _set_generators(state["generators"], self.device)
+        if draws_on:
+            _set_generators(state["generators"], self.device)
 
 
 def _generators(device: torch.device) -> dict[str, Any]:

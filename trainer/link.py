@@ -60,7 +60,7 @@ class ScorerLink:
     ) -> None:
         check_listen(group, options.listen)
         self.options = options
-        self._group = group
+        self.group = group
         self._plan = plan
         self._generation = generation
         self.ships_all = ships_all(options, source)
@@ -95,17 +95,17 @@ class ScorerLink:
     def __enter__(self) -> "ScorerLink":
         with contextlib.ExitStack() as opened:
             listen = self.options.listen
-            if listen is None and self._group.is_first:
+            if listen is None and self.group.is_first:
                 listen = f"ipc://{opened.enter_context(private_folder())}/t"
             opened.callback(self.service.rooms.close)
             opened.callback(self._io.stop)
-            met = bound_together(self._group, listen, self._bind)
+            met = bound_together(self.group, listen, self._bind)
             self.endpoint, self.service.reception.ranks = met.first, met.ranks
             if self.options.transfer == "payload":
                 self.service.rooms.open(met.own)
             self._io.start()
             self._closing = opened.pop_all()
-        if self._group.is_first:
+        if self.group.is_first:
             log.info("scorers connect with: marginstream scorer --connect %s%s", self.endpoint, self.options.key_flags)
         self.push(self.first_step)
         return self
@@ -113,7 +113,7 @@ class ScorerLink:
     def _bind(self, listen: str) -> str:
         """The control channel and, where there are weights, their channel beside it."""
         endpoint = self._io.bind(CONTROL, listen)
-        if self._group.is_first:
+        if self.group.is_first:
             weights = weights_endpoint(listen, 0) if listen.startswith("ipc://") else weights_endpoint(endpoint, 0)
             self.service.reception.weights_port = port_of(self._io.bind(WEIGHTS, weights))
         return endpoint
@@ -147,12 +147,12 @@ class ScorerLink:
     def push(self, step: int) -> None:
         """Copy the weights as they are after `step` optimiser steps and have them announced; rank 0 does it for all."""
         self._check_alive()
-        if not self._group.is_first:
+        if not self.group.is_first:
             self._io.post(lambda: self.service.follow(Version(self._generation, step)))
             return
         self.service.push_wanted = False
         # Other ranks may stand still for this version while this one need not, and then waits for them in its step.
-        exact = self.options.fallback == "wait" or (self.ships_all and self._group.size > 1)
+        exact = self.options.fallback == "wait" or (self.ships_all and self.group.size > 1)
         slot = self._publisher.push(
             step,
             wire=self.service.weights.wire,
@@ -168,7 +168,7 @@ class ScorerLink:
         Args:
             ids, losses: (b,) int64 local ids and float32; histories: (b, H) float32, the losses before these.
         """
-        feedback = Feedback.of(self._group.shard.global_ids(ids), losses, histories)
+        feedback = Feedback.of(self.group.shard.global_ids(ids), losses, histories)
         self._io.post(lambda: self.service.send_feedback(feedback))
 
     def _check_alive(self) -> None:

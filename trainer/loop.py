@@ -57,6 +57,7 @@ def _train_together(options: TrainerOptions, group: Group) -> int:
         stopping = Stopping(batches.stop if group.size == 1 else lambda: _hurry(batches))
         with group.together():
             training = Training(run, batches, source, model, stopping, group)
+        with group.together():  # apart: of ranks that resume, none may be missing
             if options.resume:
                 training.resume()
         with contextlib.ExitStack() as opened:

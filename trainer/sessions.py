@@ -166,10 +166,10 @@ class Sessions:
             if oldest is None or session.stuck:
                 continue
             idle_s = now - max(oldest, session.progress_at)
-            held_s = now - oldest  # of a few leases one after the other, each within its time
+            held_s = now - oldest  # of a few leases of each rank one after the other, each within its time
             if idle_s > self._terms.lease_s:
                 self._set_aside(session, f"made no progress for {idle_s:.0f} s")
-            elif held_s > (self._terms.leases_per_scorer + 2) * self._terms.lease_s:
+            elif held_s > self._terms.longest_held_s:
                 self._set_aside(session, f"has not answered a lease for {held_s:.0f} s")
 
     def _set_aside(self, session: Session, why: str) -> None:

@@ -59,6 +59,11 @@ class Terms:
     num_ranks: int = 1
 
     @property
+    def longest_held_s(self) -> float:
+        """In which a scorer answers a lease behind as many as it holds of each rank."""
+        return (self.leases_per_scorer * self.num_ranks + 2) * self.lease_s
+
+    @property
     def largest_array_bytes(self) -> int:
         """Of one array in an answer: scores, embeddings or payload of a whole chunk."""
         sizes = [4, *(2 * size for size in self.embedding_sizes if self.embeddings)]

@@ -4,7 +4,10 @@ Several ranks each have one, and take the same way through it: they save, and en
 """
 
 import contextlib
+import itertools
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -87,7 +90,7 @@ class Training:
             return
         step = state["step"]
         try:
-            self.learner.load_state_dict(state["learner"])
+            self.learner.load_state_dict(state["learner"], draws_on=self._group.is_first)
             if state.get("rank") is not None:
                 self.learner.load_rank_state_dict(state["rank"])
             batches = state["batches"]
@@ -108,8 +111,15 @@ class Training:
         """Take out what an earlier life recorded after `step`."""
         self.run.resume(step)
         self.checkpoints.forget_after(step)
-        trace = self.run.folder / of_rank(TRACE, self.run.rank)
-        drop_lines_after(trace, step - 1)  # a line counts the steps before its batch
+        for trace in self._traces():
+            drop_lines_after(trace, step - 1)  # a line counts the steps before its batch
+
+    def _traces(self) -> Iterator[Path]:
+        """This rank's, and at rank 0 those of ranks that an earlier life had more of."""
+        yield self.run.folder / of_rank(TRACE, self.run.rank)
+        if self._group.is_first:
+            others = (self.run.folder / of_rank(TRACE, rank) for rank in itertools.count(self._group.size))
+            yield from itertools.takewhile(Path.exists, others)
 
     def is_save_due(self) -> bool:
         """Whether a checkpoint is due after this step. Of several ranks it is for all of them, or for none.

@@ -13,13 +13,15 @@ from trainer.plan import Plan
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+REACHED_S = 10.0  # in which a scorer that serves one rank has found the others, and scored a chunk for each
 BATCH_S = 600.0  # for a batch that needs no scorer
 
 
 def await_first_scores(link: ScorerLink, plan: Plan, completed: int, is_stopped: Callable[[], bool]) -> float:
     """Give scorers time to start: a small run would be over before one has imported torch. Returns seconds waited.
 
-    Any thread, also a signal handler, may end that by `attendance.hurry()`.
+    Ranks start together; one that no scorer reaches keeps the others for `REACHED_S`. Any thread, also a signal
+    handler, may end the wait by `attendance.hurry()`.
 
     Args:
         completed: optimiser steps; a resumed run has some.
@@ -30,18 +32,24 @@ def await_first_scores(link: ScorerLink, plan: Plan, completed: int, is_stopped:
     log.info("waiting up to %.0f s for the first scored chunk from a scorer at %s", service.start_wait_s, link.endpoint)
     started = time.perf_counter()
     needs_chunk = plan.first_step == completed == 0  # else there may be nothing to score yet
-    while not (is_stopped() or attendance.has_begun):
-        if link.pool.num_arrived or (sessions.num_resident and not needs_chunk):
+    until = started + service.start_wait_s
+    while True:
+        is_served = bool(link.pool.num_arrived or (sessions.num_resident and not needs_chunk))
+        is_aborted = is_stopped() or attendance.has_begun
+        all_of = link.group.gather((is_served, is_aborted, time.perf_counter() > until))
+        served, aborted, late = ([of_rank[place] for of_rank in all_of] for place in range(3))
+        if all(served) or any(aborted) or any(late):
             break
-        if time.perf_counter() - started > service.start_wait_s:
-            log.warning("no scorer after %.0f s; starting under --fallback %s", service.start_wait_s, fallback)
-            break
+        if any(served):
+            until = min(until, time.perf_counter() + REACHED_S)
         if link.push_wanted:
             link.push(completed)
         link.pool.wait(POLL_S)
     waited_s = time.perf_counter() - started
     attendance.begin()
-    if not is_stopped():
+    if not is_served and not any(aborted):
+        log.warning("no scorer after %.0f s; starting under --fallback %s", waited_s, fallback)
+    if not any(aborted):
         log.info("start after %.1f s with %d scorers", waited_s, link.num_scorers)
     return waited_s
 

@@ -83,6 +83,8 @@ class RunOptions(ScoringOptions, TrainerOptions):
                 f"--device {self.device} is one device, and --trainers {self.trainers} take one each: NCCL lets no "
                 "two ranks share a GPU; leave --device out and name all with --devices, or use --device cpu"
             )
+        if self.trainers > 1 and self.step.capture:
+            raise ValueError(f"--step.capture records the step of one trainer, not of {self.trainers}; leave it off")
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ from common.run_folder import (
     claim_folder,
     default_out,
     discard_folder,
+    has_ended,
     held_folder,
     of_rank,
     replace_file,
@@ -201,7 +202,7 @@ def _report(
     if traces := sorted(folder.glob(f"{TRACE}*.json")):
         names = ", ".join(path.name for path in traces)
         _say(f"Chrome traces, for ui.perfetto.dev or chrome://tracing, in the run folder: {names}")
-    if outcome.code not in (0, *ENDS_ALIKE) and (outcome.has_trained or is_resumed):
+    if outcome.code not in (0, *ENDS_ALIKE) and (outcome.has_trained or is_resumed) and not has_ended(folder):
         _say(f"Go on with: marginstream run --config {short(folder / OPTIONS)} --resume")
     if is_kept:
         _say(f"Run folder: {short(folder)}")

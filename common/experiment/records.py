@@ -22,7 +22,8 @@ class RunRecord:
 
     Attributes:
         folder: absolute.
-        options: resolved; those of scorers are defaults where the trainer was started on its own.
+        options: resolved; those of scorers are defaults where the trainer was started on its own. `trainers` is the
+            number of ranks that ended the run, whoever started them.
         summary: summary.json.
         metrics: rows of metrics.jsonl, each with `step` and `wall_s`.
         agreement: rows of agreement.jsonl; empty where nothing was audited.
@@ -60,10 +61,12 @@ def load_record(folder: Path) -> RunRecord:
         raise ConfigError(f"{folder} holds a run that has not ended in order: there is no {SUMMARY}")
     agreement = folder / AGREEMENT
     environment = folder / ENVIRONMENT
+    summary = _table(folder / SUMMARY)
+    num_ranks = len(summary.get("ranks") or ()) or 1
     return RunRecord(
         folder=folder.absolute(),
-        options=read_options(folder / OPTIONS),
-        summary=_table(folder / SUMMARY),
+        options=read_options(folder / OPTIONS).model_copy(update={"trainers": num_ranks}),
+        summary=summary,
         metrics=_rows(folder / METRICS),
         agreement=_rows(agreement) if agreement.is_file() else [],
         environment=_table(environment) if environment.is_file() else {},

@@ -21,7 +21,10 @@ from common.experiment.results import (
     Spread,
 )
 
-OF_ONE_RUN = frozenset({"seed", "out", "listen", "device", "scorer_device", "devices", "config", "dry_run"})
+OF_ONE_RUN = frozenset(
+    {"seed", "out", "resume", "device", "scorer_device", "devices", "config", "dry_run"}
+    | {"listen", "listen_on_all", "keys", "insecure", "metrics_port", "unhealthy_after_s"}
+)
 FULL_PRECISION = "float32"
 
 Group = tuple[str, Sequence[RunRecord | FailedRun], RunOptions]
@@ -81,7 +84,7 @@ def results_of(
 
 
 def flatten(options: Options) -> dict[str, Any]:
-    """Options by dotted key, without those of one run (seed, folder, device). None stands for not given."""
+    """Options by dotted key, without those of one run (seed, folder, device, endpoint). None stands for not given."""
 
     def walk(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         flat: dict[str, Any] = {}
@@ -136,9 +139,10 @@ def fallback_fraction(summary: Mapping[str, Any]) -> float | None:
 def cores_of(options: RunOptions, *, num_gpus: int, cpu_count: int) -> tuple[int, str]:
     """Cores or GPUs that compute at once, and the kind of device: `(2, "cpu")`.
 
-    On the CPU each process computes with its threads, on a GPU the processes of one GPU count as one.
+    On the CPU each process computes with its threads, on a GPU the processes of one GPU count as one. More ranks than
+    the first machine has GPUs are on several machines, with a GPU each.
     """
-    layout = lay_out(options, num_gpus)
+    layout = lay_out(options, max(num_gpus, options.trainers) if num_gpus else 0)
     devices = (*layout.trainers, *layout.scorers)
     kind = layout.trainer.partition(":")[0]
     if kind != "cpu":

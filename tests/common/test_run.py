@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from common.config import RunOptions, TrainerOptions, load_options, write_toml
-from common.errors import ConfigError
+from common.errors import ConfigError, RankLost
 from common.run import Run, Timing
 from common.run_folder import (
-    SUPERVISED_OPTIONS,
     claim_folder,
     default_out,
     next_generation,
@@ -84,7 +83,7 @@ def supervised(folder: Path) -> TrainerOptions:
     folder = claim_folder(run)
     write_options(folder, run)
     (folder / "scorer-0.log").write_text("ready\n")
-    path = folder / SUPERVISED_OPTIONS
+    path = folder / "options-trainer.toml"
     write_toml(path, run.for_trainer(listen=None, out=folder).dump())
     return load_options(TrainerOptions, ["--config", str(path)])
 
@@ -177,6 +176,12 @@ def test_a_resumed_run_that_fails_at_its_start_keeps_its_folder(tmp_path: Path) 
     with pytest.raises(ConfigError), Run(options(tmp_path, resume=True)):
         raise ConfigError("the endpoint is taken")
     assert lines(tmp_path / "metrics.jsonl")
+
+
+def test_a_run_that_lost_a_rank_before_its_first_step_keeps_the_logs_that_say_why(tmp_path: Path) -> None:
+    with pytest.raises(RankLost), Run(options(tmp_path)):
+        raise RankLost("rank 0 of 2: another rank has ended, see its log")
+    assert "see its log" in (tmp_path / "trainer.log").read_text()
 
 
 def test_times_of_a_resumed_run_go_on_from_those_of_its_earlier_life() -> None:

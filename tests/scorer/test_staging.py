@@ -238,6 +238,21 @@ def test_what_stops_arriving_is_asked_for_again_over_another_connection_and_ever
     assert opened, "what arrives is waited for as at first"
 
 
+def test_a_connection_that_is_slow_with_every_bucket_gets_a_version_through() -> None:
+    trainer, opened = Trainer(), []
+    fetcher = Fetcher(trainer.send, lambda message: None, reconnect=lambda: opened.append(1))
+    fetcher.begin(SESSION)
+    fetcher.hint(version(1))
+    fetcher.tick(fetcher._heard_at + 1.5 * TRANSFER_S)
+    for bucket in messages(1):
+        fetcher.tick(fetcher._heard_at + 1.5 * TRANSFER_S)
+        fetcher.receive(bucket)
+    staged = fetcher.take()
+    assert staged is not None
+    assert staged.flat.tobytes() == content(1)
+    assert len(opened) == 1
+
+
 def test_a_version_that_is_gone_leads_to_the_newest() -> None:
     trainer = Trainer()
     fetcher = make_fetcher(trainer)

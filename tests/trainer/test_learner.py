@@ -49,3 +49,17 @@ def test_a_restored_learner_goes_on_bit_for_bit(optimizer: str, capture: bool, m
         assert torch.equal(step(again, number).losses, losses[number])
     assert again.lr == whole.lr
     assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_a_rank_of_which_nothing_was_saved_does_not_draw_what_rank_0_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(monkeypatch)
+    step(first, 0)
+    state = copied(first.state_dict())
+    rank_0, rank_1 = make(monkeypatch, seed=0), make(monkeypatch, seed=0)
+    torch.manual_seed(1)  # as of rank 1
+    rank_1.load_state_dict(state, draws_on=False)
+    own = torch.rand(3)
+    rank_0.load_state_dict(state)
+    assert not torch.equal(torch.rand(3), own)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), own)

@@ -153,6 +153,18 @@ def test_without_a_checkpoint_a_resumed_run_begins_anew_and_so_does_one_without_
     assert_same_run(tmp_path / "new", whole)
 
 
+def test_what_a_rank_that_is_no_more_did_after_the_step_gone_on_from_is_taken_out(
+    tmp_path: Path, stop_at: Stop
+) -> None:
+    stop_at(20)
+    train(tmp_path)
+    gone = [tmp_path / f"trace-rank-{rank}.jsonl" for rank in (1, 2)]
+    for path in gone:
+        path.write_text("".join(f'{{"step": {step}}}\n' for step in range(22)))
+    assert train(tmp_path, resume=True) == 0
+    assert [len(path.read_text().splitlines()) for path in gone] == [20, 20]
+
+
 def test_a_run_that_has_ended_is_not_resumed(whole: Path) -> None:
     with pytest.raises(ConfigError, match="has ended"):
         train(whole, resume=True)

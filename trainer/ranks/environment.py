@@ -23,7 +23,11 @@ def has_others() -> bool:
 
 def rank() -> int:
     """Number of this one, 0 to W - 1."""
-    return _number("RANK", 0) if num_ranks() > 1 else 0
+    if (num := num_ranks()) == 1:
+        return 0
+    if (own := _number("RANK", 0)) >= num:
+        raise ConfigError(f"the environment variable RANK must be below WORLD_SIZE, which is {num}, got {own}")
+    return own
 
 
 def local_rank() -> int:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.errors import MarginstreamError, RankLost
+from common.errors import ConfigError, MarginstreamError, RankLost
 from common.shard import Shard
 
 log = logging.getLogger(__name__)
@@ -153,12 +153,21 @@ class Group:
             raise
 
     def _for_gradients(self, model: nn.Module) -> dist.ProcessGroup | None:
-        """NCCL where every rank has a GPU of its own."""
+        """NCCL where every rank has a GPU of its own.
+
+        Raises:
+            ConfigError: some ranks are on the CPU and others are not; by all ranks.
+        """
         device = next(model.parameters()).device
-        on = (socket.gethostname(), str(device))
+        on = (device.type, socket.gethostname(), str(device))
         if device.type == "cuda":
-            on = (on[0], str(torch.cuda.get_device_properties(device).uuid))
+            on = (*on[:2], str(torch.cuda.get_device_properties(device).uuid))
         all_on = self.gather(on)
+        first = {kind: f"rank {rank} on {host} {kind}" for rank, (kind, host, _) in reversed([*enumerate(all_on)])}
+        if len(first) > 1:
+            raise ConfigError(
+                f"--device: {', '.join(first.values())}; ranks train on one kind of device, so name it for all of them"
+            )
         if device.type != "cuda" or dist.get_backend() != "gloo":
             return None
         if len(set(all_on)) == self.size:

@@ -42,15 +42,16 @@ def joined_group() -> Iterator[Group]:
 
     Raises:
         RankLost: not all ranks came within `JOIN_S`, or one of them is gone.
+        ConfigError: the environment makes no sense.
     """
-    size = num_ranks()
+    size, rank = num_ranks(), number_of_rank()
     if size == 1:
         yield ALONE
         return
     if is_one_host():  # what they say is for nobody else to hear
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     try:
-        store, rank, size = _met(size)
+        store, rank, size = _met(rank, size)
         own = PrefixStore(name_of_this_life(store, rank, size, JOIN_S), store)
         dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=timedelta(seconds=SILENCE_S))
     except (RuntimeError, ValueError, KeyError, OSError) as error:
@@ -65,21 +66,21 @@ def joined_group() -> Iterator[Group]:
     dist.destroy_process_group()  # not after an error: it may wait for ranks that no longer answer
 
 
-def _met(size: int) -> tuple[Any, int, int]:
+def _met(rank: int, size: int) -> tuple[Any, int, int]:
     """The store of torch.distributed at which ranks meet, this rank and the number of them."""
     within = timedelta(seconds=JOIN_S)
     if dist.is_torchelastic_launched() or not is_one_host():
         store, rank, size = next(rendezvous("env://", timeout=within))
         return store, rank, size
     # Nothing else has opened one. Left to itself, torch would open it to all networks.
-    own, address, port = number_of_rank(), os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if own:
-        return TCPStore(address, port, size, is_master=False, timeout=within), own, size
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank:
+        return TCPStore(address, port, size, is_master=False, timeout=within), rank, size
     with socket.socket() as here:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         here.bind((address, port))
         listening = here.detach()  # the store closes it
-    return TCPStore(address, port, size, is_master=True, timeout=within, master_listen_fd=listening), own, size
+    return TCPStore(address, port, size, is_master=True, timeout=within, master_listen_fd=listening), rank, size
 
 
 class Store(Protocol):

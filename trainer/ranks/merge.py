@@ -1,7 +1,8 @@
 """One summary, and one ledger, of all ranks at rank 0.
 
 counts                      sums over the ranks: of samples, of batches, of leases, of what happened
-shares of steps or of time  means: every rank made the same steps in the same time
+shares of time              means: every rank made the same steps in the same time
+shares of samples, batches  out of the counts of all
 longest, oldest             the largest of any rank
 all else                    rank 0's: accuracy, seconds, pushes, audits, checkpoints
 ranks                       each rank's own figures
@@ -26,7 +27,7 @@ SUMS = frozenset(
     | {"scores_remembered", "queue_expired", "staleness_counts", "fallbacks", "degraded_steps", "short_batches"}
     | {"steps_by_origin", "leases", "refused", "events", "alarms", "wire_bytes_in", "wire_bytes_out"}
 )
-MEANS = frozenset({"selected_fraction", "waited_fraction", "io_thread_fraction"})
+MEANS = frozenset({"waited_fraction", "io_thread_fraction"})
 LARGEST = frozenset({"staleness_max", "start_wait_s", "degraded_s"})
 OF_ALL = frozenset(
     {"mode", "method", "data", "model", "seed", "generation", "resumed_at_step", "stopped_by", "accuracy", "loss"}
@@ -58,6 +59,7 @@ def merged_summary(summaries: Sequence[Summary]) -> dict[str, Any]:
     counts = whole["staleness_counts"] = dict(sorted(whole["staleness_counts"].items()))
     num = sum(counts.values())
     whole["staleness_mean"] = sum(steps * count for steps, count in counts.items()) / num if num else 0.0
+    whole["selected_fraction"] = _selected_fraction(whole["steps_by_origin"])
     whole["candidates_per_selected"] = _candidates_per_selected(summaries)
     whole["flops"] = first["flops"] | {
         name: summed([summary["flops"][name] for summary in summaries]) for name in ("training", "scoring", "audit")
@@ -68,6 +70,12 @@ def merged_summary(summaries: Sequence[Summary]) -> dict[str, Any]:
         for rank, summary in enumerate(summaries)
     ]
     return whole
+
+
+def _selected_fraction(origins: Mapping[str, int]) -> float:
+    """Of batches; plain ones are those outside the steps that select."""
+    num = sum(origins.values()) - origins.get("plain", 0)
+    return 1 - origins.get("fallback", 0) / num if num else 0.0
 
 
 def _candidates_per_selected(summaries: Sequence[Summary]) -> float:

@@ -36,6 +36,12 @@ def test_a_last_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     assert [row["step"] for row in load_record(tmp_path).metrics] == [10]
 
 
+def test_a_run_has_as_many_trainers_as_ranks_ended_it_whoever_started_them(tmp_path: Path) -> None:
+    assert plant(tmp_path / "torchrun", OPTIONS, ranks=[{"rank": 0}, {"rank": 1}]).options.trainers == 2
+    alone = OPTIONS.model_copy(update={"trainers": 3})
+    assert plant(tmp_path / "resumed-by-one", alone).options.trainers == 1
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

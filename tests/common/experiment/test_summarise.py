@@ -186,6 +186,7 @@ def test_an_arm_without_a_finished_run_is_listed_where_its_options_are_known(tmp
         ({"mode": "uniform"}, 2, (1, "cuda")),
         ({"mode": "stale", "trainers": 2}, 0, (3, "cpu")),
         ({"mode": "stale", "trainers": 2}, 4, (3, "cuda")),
+        ({"mode": "stale", "trainers": 8}, 4, (8, "cuda")),  # on two machines
     ],
 )
 def test_cores_are_threads_of_all_processes_or_gpus(
@@ -203,7 +204,7 @@ def test_the_fallback_share_of_a_run_that_never_selects_is_none_of_its_steps() -
 def test_options_are_flattened_without_those_of_one_run() -> None:
     flat = flatten(STALE)
     assert flat["selection.beta"] == 1.0
-    assert not {"seed", "out", "device", "scorer_device"} & set(flat)
+    assert not {"seed", "out", "device", "scorer_device", "keys", "metrics_port"} & set(flat)
 
 
 def test_results_read_back_equal_and_document_every_field(results: Results, tmp_path: Path) -> None:

@@ -180,7 +180,9 @@ def test_the_folder_of_a_run_that_goes_on_is_left_alone(workplace: Make) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_trainer_save_and_then_ends_the_scorers(workplace: Make, number: signal.Signals) -> None:
-    saves = "signal.signal(signal.SIGTERM, lambda *_: (summarise('Stopped early.'), sys.exit(143)))"
+    saves = (
+        "signal.signal(signal.SIGTERM, lambda *_: (summarise('Stopped early.', stopped_by='SIGTERM'), sys.exit(143)))"
+    )
     place = workplace(f"record(step=50)\n{saves}\ntell('ready')\nstays()", LEAVES_WITH_TRAINER)
     process = place.start()
     assert place.told() == "ready"
@@ -201,6 +203,13 @@ def test_a_signal_that_comes_after_the_last_step_changes_nothing(workplace: Make
     assert out.splitlines()[-2:] == ["Trained.", "Run folder: out"]
 
 
+def test_a_run_whose_trainer_is_stopped_after_its_summary_is_not_to_go_on(workplace: Make) -> None:
+    place = workplace("record(step=60); summarise('Trained.'); os.kill(os.getpid(), signal.SIGTERM)")
+    code, out, err = place.run("--scorers", "0")
+    assert (code, err) == (143, "")
+    assert out.splitlines()[-2:] == ["Trained.", "Run folder: out"]
+
+
 def test_a_trainer_that_fails_while_it_saves_is_told_as_such(workplace: Make) -> None:
     fails = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('error: no place to save'))"
     place = workplace(f"record(step=50)\n{fails}\ntell('ready')\nstays()", LEAVES_WITH_TRAINER)
@@ -213,7 +222,9 @@ def test_a_trainer_that_fails_while_it_saves_is_told_as_such(workplace: Make) ->
 
 
 def test_a_trainer_that_others_stop_in_order_still_has_the_last_word(workplace: Make) -> None:
-    code, out, err = workplace("record(step=50); summarise('Stopped early.'); sys.exit(143)").run()
+    code, out, err = workplace(
+        "record(step=50); summarise('Stopped early.', stopped_by='SIGTERM'); sys.exit(143)"
+    ).run()
     assert (code, err) == (143, "")
     assert out.splitlines()[-3:] == ["Stopped early.", GO_ON, "Run folder: out"]
 

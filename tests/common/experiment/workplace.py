@@ -24,8 +24,8 @@ def record(**figures):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"wall_s": 1.0, **figures}) + "\\n")
 
-def summarise(words):
-    (folder / "summary.json").write_text(json.dumps({"words": words}))
+def summarise(words, **more):
+    (folder / "summary.json").write_text(json.dumps({"words": words, **more}))
 
 def tell(text):
     with (folder.parent / "told").open("w") as fifo:

@@ -9,6 +9,7 @@ from common.config import TrainerOptions
 from common.errors import ConfigError
 from trainer.ranks import environment
 from trainer.ranks.device import rank_device
+from trainer.ranks.joining import joined_group
 
 TOLD = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 
@@ -63,6 +64,18 @@ def test_an_environment_that_makes_no_sense_is_named(told: pytest.MonkeyPatch) -
     assert not environment.has_others()
     with pytest.raises(ConfigError, match="WORLD_SIZE must be a number, got 'two'"):
         environment.num_ranks()
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [("4", "RANK must be below WORLD_SIZE, which is 4, got 4"), ("x", "RANK must be a number, got 'x'")],
+)
+def test_a_rank_that_cannot_be_is_refused_before_others_are_waited_for(
+    own: str, says: str, told: pytest.MonkeyPatch
+) -> None:
+    told.setenv("RANK", own)
+    with pytest.raises(ConfigError, match=says), joined_group():
+        pass
 
 
 @pytest.mark.parametrize(("name", "num", "expected"), [("auto", 2, "cuda:1"), ("cuda", 1, "cuda:0"), ("cpu", 2, "cpu")])

@@ -1,5 +1,6 @@
 """Fresh mode on several ranks: each scores for itself, in the precision that rank 0 chose."""
 
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -47,7 +48,12 @@ def test_all_ranks_score_in_the_precision_that_rank_0_measured(monkeypatch: pyte
         measured.append("bf16")
         return measured[-1]
 
+    def unmade(model: nn.Module, head: nn.Linear, precision: str, **named: Any) -> Any:
+        """Making one traces the model, for which torch patches all modules: a thing for one thread at a time."""
+        return SimpleNamespace(precision=precision)
+
     monkeypatch.setattr(feeding, "choose_precision", measure)
+    monkeypatch.setattr(feeding, "make_form", unmade)
     ranks = on_every_rank(2, lambda group: fresh(group, precision="auto"))
     assert [one._fresh.precision for one in ranks if isinstance(one, SelectedBatches)] == ["bf16", "bf16"]
     assert len(measured) == 1, "two measurements might differ"

@@ -1,5 +1,6 @@
 """What ranks say to each other, and how an error of one ends all of them."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,17 @@ def test_an_error_within_two_such_blocks_is_still_said_by_the_rank_that_found_it
     first, second = on_every_rank(2, nested)
     assert isinstance(first, EndedElsewhere)
     assert isinstance(second, ConfigError)
+
+
+def test_ranks_on_different_kinds_of_devices_are_refused_by_all_of_them() -> None:
+    """Else those on GPUs would wait for the others to open a group for NCCL."""
+
+    def wrap(group: Group) -> None:
+        group._for_gradients(torch.nn.Linear(1, 1, device="meta" if group.rank == 2 else "cpu"))
+
+    for error in on_every_rank(3, wrap):
+        assert isinstance(error, ConfigError)
+        assert re.match(r"--device: rank 2 on \S+ meta, rank 0 on \S+ cpu; ranks train on one kind", str(error))
 
 
 def test_a_rank_that_is_lost_is_not_asked_about_it() -> None:

@@ -70,6 +70,15 @@ def test_shares_are_of_all_ranks_together(whole: dict[str, Any]) -> None:
     assert sum(whole["profile"]["trainer"].values()) == pytest.approx(1)
 
 
+def test_batches_of_ranks_that_went_on_with_fewer_or_more_count_alike() -> None:
+    """Whatever was counted before then stands in the counts of rank 0."""
+    before = own(0, selected_fraction=0.5, steps_by_origin={"plain": 40, "stale": 90, "reused": 10, "fallback": 100})
+    after = own(1, selected_fraction=1.0, steps_by_origin={"stale": 10})
+    assert merged_summary([before, after])["selected_fraction"] == pytest.approx((90 + 10 + 10) / 210)
+    nothing = own(0, selected_fraction=0.0, steps_by_origin={"plain": 100})
+    assert merged_summary([nothing, nothing])["selected_fraction"] == 0
+
+
 def test_what_rank_0_does_for_all_is_taken_from_it(whole: dict[str, Any]) -> None:
     assert (whole["accuracy"], whole["pushes"], whole["wall_s"]) == (0.9, 12, 5.0)
 
