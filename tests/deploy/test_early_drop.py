@@ -22,7 +22,10 @@ def early_drop(*words: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize(("table", "steps"), [("cifar10", (44000, 156000)), ("cifar100", (80000, 156200))])
+@pytest.mark.parametrize(
+    ("table", "steps"),
+    [("cifar10", (44000, 156000)), pytest.param("cifar100", (80000, 156200), marks=pytest.mark.slow)],
+)
 def test_it_would_run_the_papers_schedules(table: str, steps: tuple[int, int], tmp_path: Path) -> None:
     done = early_drop(table, tmp_path / "out", "--dry-run", "--data-root", "/nowhere")
     assert done.returncode == 0, done.stderr

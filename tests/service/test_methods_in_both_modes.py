@@ -19,7 +19,12 @@ from trainer.stream import SelectedBatches
 
 ACCURACY = 0.9
 NEEDS_MORE = ("uniform", "biased-importance", "rho-loss")  # no selection; a predictor; a table of irreducible losses
-FRESH = tuple(name for name in METHODS if name not in NEEDS_MORE)
+OF_A_KIND = ("mms", "selective-backprop", "gradient-norm", "infobatch", "divbs", "rank", "cdf-loss")  # the others: slow
+FRESH = tuple(
+    name if name in OF_A_KIND else pytest.param(name, marks=pytest.mark.slow)
+    for name in METHODS
+    if name not in NEEDS_MORE
+)
 STALE = ("divbs", "stale-selective-backprop", "rank")  # a pool with factors, a stream with masks, draws from the ledger
 
 
