@@ -101,8 +101,8 @@ def test_a_killed_rank_has_the_group_start_again_where_it_was_saved(processes: P
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_ranks_learn_no_less_than_one_rank_from_as_many_samples(processes: Processes) -> None:
-    """Held-out accuracy of stale runs over three seeds: less by two standard errors of the difference at most."""
+def test_two_ranks_learn_what_one_rank_learns_from_as_many_samples(processes: Processes) -> None:
+    """Held-out accuracy of stale runs over three seeds: within two standard errors of the difference."""
     learning = ("--data", "digits", "--model", "small", "--mode", "stale", "--method", "mms", "--steps", "600")
     accuracies: dict[int, list[float]] = {1: [], 2: []}
     for seed in range(3):
@@ -125,7 +125,7 @@ def test_two_ranks_learn_no_less_than_one_rank_from_as_many_samples(processes: P
     error = np.sqrt(one.var(ddof=1) / 3 + two.var(ddof=1) / 3)
     said = f"held-out accuracy of one rank {one.mean():.4f} {one}, of two {two.mean():.4f} {two}, error {error:.4f}"
     sys.stdout.write(f"{said}\n")
-    assert one.mean() - two.mean() <= 2 * error, said
+    assert abs(one.mean() - two.mean()) <= 2 * error, said
 
 
 def listening(pid: int) -> list[str]:
