@@ -1,5 +1,6 @@
 """The console command: `marginstream run | compare | trainer | …`, and what each does around its work."""
 
+import contextlib
 import difflib
 import os
 import sys
@@ -45,7 +46,8 @@ def guard(body: Callable[[], int]) -> int:
     try:
         return body()
     except MarginstreamError as error:
-        sys.stderr.write(f"error: {error}\n")
+        with contextlib.suppress(OSError):  # it may be a file, on a disk that is full
+            sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,12 +1,12 @@
 """Where sockets meet: ipc paths claimed for one process, and beside a control channel weights and other ranks."""
 
-import fcntl
 import os
 import stat
 import urllib.parse
 from pathlib import Path
 
 from common.errors import EndpointError
+from common.locks import try_lock
 
 MAX_IPC_PATH_BYTES = 100  # the system's limit on a socket's path, less what a rank and a channel put behind it
 
@@ -32,11 +32,9 @@ def claim_ipc_path(path: Path) -> int:
             f"choose a folder of its own, for example ipc://{path.parent}/marginstream/{path.name}"
         )
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not try_lock(lock):
         os.close(lock)
-        raise EndpointError(f"ipc://{path} is in use by another trainer; choose another --listen") from error
+        raise EndpointError(f"ipc://{path} is in use by another trainer; choose another --listen")
     return lock
 
 

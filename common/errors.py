@@ -25,6 +25,12 @@ class EndpointError(MarginstreamError):
     exit_code = 2
 
 
+class NotWritten(MarginstreamError):
+    """What a run ends with could not be written: the disk is full or the like. The message names files and remedy."""
+
+    exit_code = 2
+
+
 class ProtocolError(MarginstreamError):
     """Bytes from the network do not form a valid message, or a valid message came at the wrong time."""
 
@@ -61,3 +67,14 @@ class RankLost(MarginstreamError):
     """Another trainer rank has ended, or is silent: no further step can be made together. Its own log says why."""
 
     exit_code = 7
+
+
+def is_final(error: BaseException | None) -> bool:
+    """Whether a trainer that ends by this has ended for good: done, stopped by a person, or by what would come again.
+
+    After anything else, such as a lost rank, a device that failed or a mistake in somebody's code, another one may be
+    started in its place and go on from its checkpoint.
+    """
+    if isinstance(error, MarginstreamError):
+        return error.exit_code in (ConfigError.exit_code, TrainingDiverged.exit_code, NoScorer.exit_code)
+    return not isinstance(error, Exception)

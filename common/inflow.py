@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.open_files import is_shortage
 from common.sparing_log import SparingLog
 
 log = logging.getLogger(__name__)
@@ -64,18 +65,22 @@ class Inflow:
             return
         self._next_look = now + LOOK_EVERY_S
         before, self._brought = self._brought, {}
-        for descriptor, connection in _sockets():
-            with connection, contextlib.suppress(OSError, struct.error):  # it listens, or has just gone
-                if self._is_ours(connection):
-                    self._look(descriptor, connection, before)
-        self._read.clear()
+        try:
+            for descriptor, connection in _sockets():
+                with connection, contextlib.suppress(OSError, struct.error):  # it listens, or has just gone
+                    if self._is_ours(connection):
+                        self._look(descriptor, connection, before)
+            self._read.clear()
+        except OSError as error:  # what was not looked at is looked at later, from where it was
+            self._brought = before | self._brought
+            self._log.say("shortage", f"no connection can be looked at: {error.strerror}; see ulimit -n")
 
     def _look(self, descriptor: int, connection: socket.socket, before: dict[Connection, tuple[int, int]]) -> None:
         key = descriptor, connection.getpeername()
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         (received,) = struct.unpack_from("=Q", info, _RECEIVED_AT)
         brought, unread = before.get(key, (0, 0))
-        unread = max(0, unread + received - brought - self._read[descriptor])
+        unread = max(0, unread + received - brought - self._read.pop(descriptor, 0))
         self._brought[key] = received, unread
         if unread > self.most_bytes:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -91,14 +96,23 @@ class Inflow:
 
 
 def _sockets() -> Iterator[tuple[int, socket.socket]]:
-    """Descriptors of this process's sockets, each with a handle of our own: what is looked at stays the same."""
+    """Descriptors of this process's sockets, each with a handle of our own: what is looked at stays the same.
+
+    Raises:
+        OSError: no descriptor is left to look with.
+    """
     for name in os.listdir(OPEN_FILES):
-        with contextlib.suppress(OSError):  # it has just gone
-            if stat.S_ISSOCK(os.stat(int(name)).st_mode):
-                handle = os.dup(int(name))
-                try:
-                    connection = socket.socket(fileno=handle)
-                except OSError:
-                    os.close(handle)
-                    continue
-                yield int(name), connection
+        try:
+            if not stat.S_ISSOCK(os.stat(int(name)).st_mode):
+                continue
+            handle = os.dup(int(name))
+        except OSError as error:
+            if is_shortage(error):
+                raise
+            continue  # it has just gone
+        try:
+            connection = socket.socket(fileno=handle)
+        except OSError:
+            os.close(handle)
+            continue
+        yield int(name), connection

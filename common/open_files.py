@@ -1,9 +1,20 @@
 """How many files a process may have open: each scorer costs a trainer two, each rank costs a scorer some."""
 
 import contextlib
+import errno
 import sys
 
 MOST = 1 << 16  # what walks through all descriptors stays quick
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether this process or system had no descriptor or memory to give: it says nothing of what was to be opened.
+
+    Args:
+        error: an OSError or ZeroMQ's, which have a number; of any other this is False.
+    """
+    return getattr(error, "errno", None) in SHORTAGES
 
 
 def allow_many_open_files() -> None:

@@ -16,6 +16,7 @@ from common.waiting import Wait
 
 TERM_S = 10.0
 KILL_S = 10.0
+SAME_SIGNAL_S = 1.0  # a hang-up and what follows it, or a supervisor and its process group that are told together
 
 # Becomes the child, once it is on its cores and the kernel has been asked to send it SIGTERM when its parent dies, in
 # whatever way. A process of its own for it, as preexec_fn is unsafe beside threads; both survive the exec, and threads

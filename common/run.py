@@ -31,16 +31,17 @@ from common.run_folder import (
     ENVIRONMENT,
     METRICS,
     SUMMARY,
+    begun,
     claim_folder,
     discard_folder,
     drop_lines_after,
     held_folder,
     is_supervised,
     next_generation,
-    replace_file,
     to_json,
     write_options,
 )
+from common.whole_files import replace_file
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOGGED_PACKAGES = ("trainer", "common")
@@ -114,11 +115,13 @@ class Run:
         self.timing = Timing()
         with ExitStack() as opened:
             opened.enter_context(held_folder(self.folder))
-            if not is_supervised(self.options, self.folder):
-                write_options(self.folder, self.options)  # first: by it the folder is known as that of a run
-            self.generation = next_generation(self.folder)
-            replace_file(self.folder / ENVIRONMENT, to_json(describe_environment(), indent=2) + "\n")
-            opened.enter_context(logging_to(self.folder / "trainer.log"))
+            is_alone = not is_supervised(self.options, self.folder)
+            with begun(self.folder, is_new=is_alone and not self.options.resume):
+                if is_alone:
+                    write_options(self.folder, self.options)  # first: by it the folder is known as that of a run
+                self.generation = next_generation(self.folder)
+                replace_file(self.folder / ENVIRONMENT, to_json(describe_environment(), indent=2) + "\n")
+                opened.enter_context(logging_to(self.folder / "trainer.log"))
             self._closing = opened.pop_all()
         logger.info("run folder %s, generation %d", self.folder, self.generation)
         if not self.options.resume:

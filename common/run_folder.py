@@ -1,7 +1,6 @@
-"""The folder of one run: who may use it, and files in it that are whole or absent."""
+"""The folder of one run: who may use it, what its files are called, and whether the run in it has ended."""
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -11,13 +10,16 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common.config import TrainerOptions, to_toml
 from common.errors import ConfigError
+from common.locks import try_lock
+from common.whole_files import replace_file
 
 METRICS, SUMMARY, GENERATION = "metrics.jsonl", "summary.json", "generation"
-OPTIONS, ENVIRONMENT = "options.toml", "environment.json"
+OPTIONS, ENVIRONMENT, MODEL = "options.toml", "environment.json", "model.pt"
+UNWRITTEN = "unwritten"  # in a summary: what else the run should have left
 _SUPERVISED_OPTIONS = re.compile(r"options-trainer(-\d+)?\.toml")  # of several ranks with their number
 
 # What a resumed run may be told anew: where it runs, whom it talks to and what it records, not what it computes.
@@ -102,9 +104,14 @@ def _check_resumable(folder: Path, options: TrainerOptions) -> None:
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether the folder holds a run that came to its end; one that was stopped has not."""
+    """Whether the folder holds a run that came to its end; not if it was stopped, or what it ends with did not fit."""
     summary = folder / SUMMARY
-    return summary.exists() and "stopped_by" not in json.loads(summary.read_text(encoding="utf-8"))
+    return summary.exists() and is_complete(json.loads(summary.read_text(encoding="utf-8")))
+
+
+def is_complete(summary: Mapping[str, Any]) -> bool:
+    """Whether a summary is of a run that came to its end and left all that it should."""
+    return "stopped_by" not in summary and UNWRITTEN not in summary
 
 
 def of_rank(name: str, rank: int) -> str:
@@ -130,15 +137,27 @@ def held_folder(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # of a file system without locks
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"--out: a trainer is still at work in {folder}; end it, or choose another folder"
-                ) from None
+            if not try_lock(descriptor):
+                raise ConfigError(f"--out: a trainer is still at work in {folder}; end it, or choose another folder")
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def begun(folder: Path, *, is_new: bool) -> Iterator[None]:
+    """Around the first that is written to a run folder; a new one that cannot be written to is taken back.
+
+    Raises:
+        ConfigError: the system refuses, as on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_new:
+            discard_folder(folder)
+        said = f"--out: cannot write to {folder}: {error.strerror}; free space there, or choose another folder"
+        raise ConfigError(said) from error
 
 
 def _claim_default(wanted: Path) -> Path:
@@ -158,7 +177,7 @@ def _claim_default(wanted: Path) -> Path:
 
 def discard_folder(folder: Path) -> None:
     """Takes back the folder of a run that never trained, so that the corrected command may name it again."""
-    for pattern in ("options*.toml", "*.log", ENVIRONMENT, GENERATION, METRICS, SUMMARY, "model.pt", "trace*.jsonl"):
+    for pattern in ("options*.toml", "*.log", ENVIRONMENT, GENERATION, METRICS, SUMMARY, MODEL, "trace*.jsonl"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
@@ -198,35 +217,6 @@ def next_generation(folder: Path) -> int:
     generation = int(text) + 1
     replace_file(path, f"{generation}\n")
     return generation
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes a file so that a reader, and a crash at any moment, finds the old text or the new one, whole."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes the place of `path` when the block ends, and leaves it as it is if that raises."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

@@ -103,6 +103,13 @@ def score_candidates(
         _check_fit(names, model, head, logits_BC, targets)
         rows = _rows(names, model, head, outputs, logits_BC, targets)
         factors = _factors(model, logits_BC, targets, caught) if embeddings else (None, None)
+    return _scored(names, rows, *factors)
+
+
+def _scored(
+    names: Sequence[str], rows: dict[str, np.ndarray], errors: Tensor | None, features: Tensor | None
+) -> Scored:
+    """From what `_rows` gave; candidates with a number that is not finite are dropped."""
     dropped_B = ~np.isfinite([rows[name] for name in dict.fromkeys((*names, *_EXTREMES))]).all(axis=0)
     losses_B = rows["loss"]
     return Scored(
@@ -111,9 +118,9 @@ def score_candidates(
         loss_mean=_mean(losses_B[~dropped_B & np.isfinite(losses_B)]),
         accuracy=_mean(rows["correct"][~dropped_B]),
         tau=_tau(rows["gradient-norm"][~dropped_B]),
-        num=len(targets),
-        errors=factors[0],
-        features=factors[1],
+        num=len(losses_B),
+        errors=errors,
+        features=features,
     )
 
 

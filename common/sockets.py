@@ -4,8 +4,9 @@ Owned by the one thread of `common.transport`; before that starts, by whoever op
 """
 
 import errno
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import zmq
 from common.config.endpoint import is_interface
 from common.endpoints import bound_endpoint, claim_ipc_path, port_of
 from common.errors import EndpointError
-from common.inflow import Inflow
+from common.inflow import FRAME_OVERHEAD_BYTES, Inflow
 from common.security import Security, arm
 from common.security.gate import Gate
+from common.sparing_log import SparingLog
+
+log = logging.getLogger(__name__)
 
 Channel = str
 CONTROL: Channel = "control"
@@ -33,6 +37,7 @@ MAX_SOCKETS = 8192  # three for each rank of a trainer: a connection, and two th
 
 RECEIVED = 256  # messages of one peer that wait here; more wait there, where they cost its memory
 FAREWELL_MS = 300  # how long a GOODBYE may take to leave when the sockets close
+LOG_EVERY_S = 10.0
 
 
 def control_of(rank: int) -> Channel:
@@ -59,6 +64,8 @@ class Sockets:
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._endpoints: dict[Channel, str] = {}
         self._locks: list[int] = []
+        self._outdated: list[zmq.Socket[bytes]] = []  # to be replaced
+        self._log = SparingLog(log, LOG_EVERY_S)
         self.by_channel: dict[Channel, zmq.Socket[bytes]] = {}
         self.channels: dict[Any, tuple[Channel, bool, Gate | None, Inflow | None]] = {}
         largest = max_frame_bytes if isinstance(max_frame_bytes, int) else max(max_frame_bytes.values())
@@ -117,8 +124,10 @@ class Sockets:
         except zmq.ZMQError as error:
             raise EndpointError(f"no socket for {endpoint}: {error.strerror}; see ulimit -n") from error
         created.setsockopt(zmq.LINGER, 0)
-        limit = self._max_frame_bytes  # of a frame, not a message
-        created.setsockopt(zmq.MAXMSGSIZE, limit if isinstance(limit, int) else limit[channel.partition("-")[0]])
+        limits = self._max_frame_bytes
+        limit = limits if isinstance(limits, int) else limits[channel.partition("-")[0]]
+        # Of a frame, not a message; with keys ZeroMQ compares the box that a frame comes in, which is 33 bytes larger.
+        created.setsockopt(zmq.MAXMSGSIZE, limit + FRAME_OVERHEAD_BYTES)
         created.setsockopt(zmq.AFFINITY, WEIGHTS_THREADS if channel == WEIGHTS else CONTROL_THREAD)
         created.setsockopt(zmq.RCVHWM, RECEIVED)
         created.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
@@ -136,10 +145,18 @@ class Sockets:
                 raise
         return created
 
-    def connect_again(self, own: "zmq.Socket[bytes]") -> None:
-        """Replace a DEALER by one with the keys of now."""
-        channel = self.channels[own][0]
-        self.connect(channel, self._endpoints[channel])
+    def connect_again(self, outdated: Iterable["zmq.Socket[bytes]"]) -> None:
+        """Replace DEALERs by ones with the keys of now; one that cannot be is tried again at the next call."""
+        waiting, self._outdated = dict.fromkeys([*self._outdated, *outdated]), []
+        for own in waiting:
+            if own not in self.channels:
+                continue  # replaced meanwhile
+            channel = self.channels[own][0]
+            try:
+                self.connect(channel, self._endpoints[channel])
+            except EndpointError as error:
+                self._outdated.append(own)
+                self._log.say("again", f"the connection that there was stays: {error}; this is tried again")
 
     def close(self) -> None:
         """Close everything, once last words have left or `FAREWELL_MS` are over."""

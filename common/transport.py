@@ -219,8 +219,7 @@ class IOThread:
 
     def _tick(self, now: float) -> None:
         if self._security is not None:
-            for own in self._security.tick(now):
-                self._own.connect_again(own)
+            self._own.connect_again(self._security.tick(now))
         self._own.inflow.tick(now)
         self._handler.on_tick(now)
 

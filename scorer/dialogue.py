@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from common.errors import MarginstreamError, ProtocolError, Rejected
+from common.errors import EndpointError, MarginstreamError, ProtocolError, Rejected
 from common.payload_room import PayloadRoom
 from common.protocol import (
     Candidates,
@@ -109,8 +109,8 @@ class Dialogue:
 
     def connect(self, now: float) -> None:
         """Raises EndpointError, see `scorer.line.Line.connect`."""
-        self._connected_at = now
         self.line.connect()
+        self._connected_at = now
 
     def tick(self, now: float, beat: Callable[[Iterable[int]], Heartbeat]) -> None:
         """Outside of a session look for the rank; within one show that this scorer lives, and see whether it does.
@@ -129,11 +129,19 @@ class Dialogue:
             self.line.send(beat(self.inbox.leases))
 
     def _greet(self, now: float) -> None:
-        if self.line.is_remote and now - max(self.heard_at, self._connected_at) > FRESH_AFTER_S:
-            self.connect(now)  # after a cut the kernel tries the old one ever more seldom
+        is_old = now - max(self.heard_at, self._connected_at) > FRESH_AFTER_S
+        if not self.line.is_open or (self.line.is_remote and is_old):
+            self._connect_again(now)  # after a cut the kernel tries the old one ever more seldom
         if now >= self._next_hello and not self._has_failed and self.line.send(self._hello):
             self.hellos += 1
             self._next_hello = now + HELLO_EVERY_S  # without a connection the next tick tries again
+
+    def _connect_again(self, now: float) -> None:
+        """Or at the next tick, where no socket is left to this process."""
+        try:
+            self.connect(now)
+        except EndpointError as error:
+            self._log.say("connection", f"no new connection to {self._who}: {error}; this is tried again")
 
     def hear(self, message: Message) -> None:
         """Act on a message. Raises ProtocolError for one that is not for this scorer, or not now."""

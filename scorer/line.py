@@ -9,12 +9,12 @@ from common.transport import Channel, IOThread
 
 @dataclass
 class Line:
-    """On the I/O thread only, but for `connect` before it starts. Nothing is sent on a line that was closed."""
+    """On the I/O thread only, but for `connect` before it starts. Nothing is sent on a line that is not open."""
 
     io: IOThread
     rank: int
     endpoint: str
-    is_closed: bool = False
+    is_open: bool = False
 
     @property
     def channel(self) -> Channel:
@@ -27,13 +27,14 @@ class Line:
     def connect(self) -> None:
         """A fresh connection in place of the one before. Raises EndpointError, see `common.sockets.Sockets.connect`."""
         self.io.connect(self.channel, self.endpoint)
+        self.is_open = True
 
     def send(self, message: Message) -> bool:
         """Whether it left, or waits to: False without a connection."""
-        return not self.is_closed and self.io.send(self.channel, encode(message)) is not False
+        return self.is_open and self.io.send(self.channel, encode(message)) is not False
 
     def close(self) -> None:
         """What was sent still leaves."""
-        if not self.is_closed:
-            self.is_closed = True
+        if self.is_open:
+            self.is_open = False
             self.io.disconnect(self.channel)

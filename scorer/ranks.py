@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from common.endpoints import rank_endpoint, weights_endpoint
 from common.errors import EndpointError, MarginstreamError, ProtocolError
+from common.open_files import is_shortage
 from common.protocol import Fetch, Goodbye, Heartbeat, Hello, Weights, Welcome, encode
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from scorer.dialogue import Dialogue
@@ -106,7 +107,7 @@ class Ranks:
         for dialogue in self._others.values():
             dialogue.tick(now, self._beat)
         if self.first.welcome is not None:
-            self.versions.fetcher.tick(now)
+            self.versions.tick(now)
 
     def say_goodbye(self, why: str) -> None:
         for dialogue in self:
@@ -153,13 +154,17 @@ class Ranks:
     # -- the others ---------------------------------------------------------------------------------------------------
 
     def _look_for(self, rank: int, named: Welcome) -> None:
-        """Raises EndpointError."""
+        """Raises EndpointError for a rank that cannot be reached, now or later."""
         endpoint = rank_endpoint(self.first.line.endpoint, rank, named.ranks[rank - 1] if named.ranks else None)
         line = Line(self._io, rank, endpoint)
         role = OtherRank(line, named, drop=lambda: self._drop(line.channel))
         other = Dialogue(line, self.hello, role, IGNORED, self.state.events)
-        other.connect(time.monotonic())
-        self._others[line.channel] = other
+        try:
+            other.connect(time.monotonic())
+        except EndpointError as error:
+            if not is_shortage(error.__cause__):
+                raise
+        self._others[line.channel] = other  # its ticks try again what did not succeed
 
     def _drop(self, channel: Channel) -> None:
         self._others.pop(channel).close()

@@ -4,12 +4,18 @@ A scorer that needs no weights fetches none: whatever version the trainer announ
 """
 
 import collections
+import logging
 from collections.abc import Callable
 
-from common.errors import ProtocolError
+from common.errors import EndpointError, ProtocolError
 from common.protocol import Fetch, Heartbeat, Version, VersionHint, Weights, WeightsGone, Welcome
+from common.sparing_log import SparingLog
 from scorer.fetcher import Fetcher
 from scorer.landing import Landing
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY_S = 10.0
 
 
 class Versions:
@@ -17,7 +23,7 @@ class Versions:
 
     Args:
         fetch, check_manifest: see `scorer.fetcher.Fetcher`.
-        open_weights: connects the weights channel, at the port told.
+        open_weights: connects the weights channel, at the port told; what it raises as EndpointError is tried again.
         events: counters of what happened, by name.
 
     Attributes:
@@ -38,7 +44,9 @@ class Versions:
         self._wants_weights = wants_weights
         self._generation: int | None = None
         self._port = 0
-        self.fetcher = Fetcher(fetch, check_manifest, events, lambda: open_weights(self._port))
+        self._is_open = False  # the weights channel, to where this session's weights are
+        self._log = SparingLog(log, LOG_EVERY_S)
+        self.fetcher = Fetcher(lambda ask: self._is_open and fetch(ask), check_manifest, events, self._connect)
         self.resident: Version | None = None
         self.handlers: dict[type, Callable[..., None]] = {
             VersionHint: lambda hint: self._on_version(hint.version),
@@ -54,13 +62,28 @@ class Versions:
         if self._wants_weights:
             self.fetcher.begin(welcome.session)
             self._port = welcome.weights_port
-            self._open_weights(self._port)
+            self._connect()
         if welcome.version is not None:
             self._on_version(welcome.version)
+
+    def tick(self, now: float) -> None:
+        """Within a session."""
+        if self._wants_weights and not self._is_open:
+            self._connect()
+        self.fetcher.tick(now)
 
     def forget(self) -> None:
         self._generation = self.resident = None
         self.fetcher.forget()
+
+    def _connect(self) -> None:
+        """A new connection for weights, or one at the next tick."""
+        try:
+            self._open_weights(self._port)
+            self._is_open = True
+        except EndpointError as error:
+            self._is_open = False
+            self._log.say("connection", f"no new connection for weights: {error}; this is tried again")
 
     def _check(self, version: Version) -> None:
         if self._generation is not None and version.generation != self._generation:

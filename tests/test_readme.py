@@ -8,25 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.config import IrreducibleOptions, RunOptions, ScorerOptions, TrainerOptions, load_options
+from common.config import RunOptions, TrainerOptions, load_options
 from common.config.compare import CompareFlags
-from common.config.keygen import KeygenOptions
-from common.config.plan import PlanOptions
-from common.config.report import ReportOptions
 from common.experiment.compare.arms import read_arms
+from tests.deploy.commands import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-KINDS = {
-    "run": RunOptions,
-    "trainer": TrainerOptions,
-    "scorer": ScorerOptions,
-    "irreducible": IrreducibleOptions,
-    "compare": CompareFlags,
-    "plan": PlanOptions,
-    "report": ReportOptions,
-    "keygen": KeygenOptions,
-}
 OPERATORS = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README + OPERATORS, flags=re.DOTALL)
 COMMANDS = re.findall(r"^marginstream .*$", "\n".join(SHELL_BLOCKS), flags=re.MULTILINE)
@@ -36,8 +24,7 @@ CONFIGS = sorted((ROOT / "deploy" / "configs").rglob("*.toml"))
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_line_of_the_readme_parses(line, monkeypatch):
     monkeypatch.chdir(ROOT)
-    _, command, *arguments = shlex.split(line, comments=True)
-    load_options(KINDS[command], arguments)
+    read(shlex.split(line, comments=True))
 
 
 def test_the_readme_has_command_lines():

@@ -7,17 +7,15 @@ import traceback
 from collections.abc import Sequence
 
 from common.cli import guard
-from common.config import TrainerOptions, describe_options, load_options
-from common.memory import keep_freed_memory
-from common.open_files import allow_many_open_files
-from common.waiting import stacks_on_signal
+from common.config import TrainerOptions
+from common.options_first import begin
 from trainer.ranks.environment import has_others
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of one trainer; flags are those of this process by default."""
     try:
-        code = guard(lambda: _run(argv))
+        code = guard(lambda: begin(TrainerOptions, "trainer", argv, _work))
     except Exception:
         if not has_others():
             raise
@@ -36,14 +34,7 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    options = load_options(TrainerOptions, argv)
-    if options.dry_run:
-        sys.stdout.write(describe_options(options, "trainer"))
-        return 0
-    stacks_on_signal()
-    keep_freed_memory()
-    allow_many_open_files()
+def _work(options: TrainerOptions) -> int:
     from trainer import loop
 
     return loop.main(options)

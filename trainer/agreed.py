@@ -73,12 +73,12 @@ def terms_of(
     assembly: Assembly,
     shard: Shard = WHOLE,
 ) -> Terms:
-    """What scorers of this run are told and must match."""
+    """What scorers of this run are told and must match. Raises ConfigError for chunks that no message can carry."""
     sample = source.sample
     fingerprint = {"model": model_fingerprint(unwrap(model))}
     if not isinstance(source.train, AbsentSplit):
         fingerprint |= data_fingerprint(source, options.augment)
-    return Terms(
+    terms = Terms(
         run=options.out.name if options.out is not None else "",
         generation=generation,
         seed=options.seed,
@@ -105,3 +105,5 @@ def terms_of(
         rank=shard.rank,
         num_ranks=shard.num_ranks,
     )
+    terms.check_answers()
+    return terms

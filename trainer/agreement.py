@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.line_writer import LineWriter
-from common.run_folder import replace_file, to_json
+from common.run_folder import to_json
+from common.whole_files import replace_file
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,11 @@ class Audits:
 
     # -- I/O thread ---------------------------------------------------------------------------------------------------
 
+    def is_due(self, announced_step: int) -> bool:
+        """Whether weights as new as the next audit's step are announced."""
+        with self._lock:
+            return bool(self._waiting) and announced_step >= self._waiting[0].step
+
     def next_lease(self, session: int, announced_step: int) -> Lease | None:
         """The next audit for a session that has none, if weights as new as its step are announced."""
         with self._lock:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from common.data.source import AbsentSplit, Source
 from common.models import evaluating, gives_margins, unwrap
 from common.order import Order
-from common.run_folder import replacing
 from common.selection.scores import minimal_margin_score
+from common.whole_files import replacing
 
 GRID = 200  # points along each feature
 BORDER = 0.05  # of the data's extent, on each side

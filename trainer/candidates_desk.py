@@ -83,8 +83,7 @@ class CandidatesDesk:
         except ProtocolError:
             self._pool.expire([lease.lease])
             raise
-        self._sessions.progressed(session, session.progress + 1)
-        session.resident = message.version
+        self._sessions.progressed(session, session.progress + 1, message.version)
         self._answered.append((session.id, message.lease))
         if message.dropped:
             self._events["candidates without a finite score"] += int(unpack_mask(message.dropped, message.num).sum())
@@ -101,6 +100,6 @@ class CandidatesDesk:
         except ProtocolError:
             self._audits.lose(session.id)
             raise
-        self._sessions.progressed(session, session.progress + 1)
+        self._sessions.progressed(session, session.progress + 1, message.version)
         exact, names = message.finite_exact_scores(), session.welcome.scores
         self._audits.compare(lease.lease, chunk, exact, names, session.precision)

@@ -19,8 +19,8 @@ import torch
 
 from common.config.training import CheckpointOptions
 from common.errors import ConfigError, PeerTimeout
-from common.run_folder import replacing
 from common.waiting import Wait, joined
+from common.whole_files import replacing, said_by_system
 from trainer.ranks.group import ALONE, Group
 from trainer.ranks.rank_files import await_others, part_file, parts_of_others, remove_strays, removed
 from trainer.state import copied
@@ -91,7 +91,8 @@ class Checkpoints:
         """There is no state to save; logged and counted."""
         self._next_at = time.monotonic() + self._options.every_s
         self.num_failed += 1
-        log.error("ALARM: checkpoint of step %d was not written: %s; the one before it is kept", step, _reason(error))
+        said = said_by_system(error) or str(error)
+        log.error("ALARM: checkpoint of step %d was not written: %s; the one before it is kept", step, said)
 
     def hurry(self) -> None:
         """What is being written waits but a moment longer for other ranks, which have ended perhaps."""
@@ -197,16 +198,6 @@ class Checkpoints:
             for path in (path for (at, _), path in parts.items() if at == old):
                 removed(path)
         remove_strays(self._folder, set(steps) - set(useless), before=step)
-
-
-def _reason(error: BaseException) -> str:
-    """What the system said, below what torch makes of it in closing its file."""
-    below: BaseException | None = error
-    while below is not None:
-        if isinstance(below, OSError):
-            return below.strerror or str(below)
-        below = below.__cause__ or below.__context__
-    return str(error)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from common.data.source import AbsentSplit, Source
 from common.order import keyed_uint64
-from common.run_folder import replacing
+from common.whole_files import replacing
 from trainer.evaluate import sample_losses
 from trainer.ledger import Ledger
 

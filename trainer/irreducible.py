@@ -76,6 +76,7 @@ def main(options: IrreducibleOptions) -> int:
         ConfigError: `--out` exists or cannot be written, or another option is wrong.
         DataError: training or held-out samples are missing.
         TrainingDiverged: a loss is not finite.
+        NotWritten: the disk has no room for the table.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     started = time.perf_counter()

@@ -1,6 +1,5 @@
 """The table of irreducible losses as a file: written whole or not at all, and read with care."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import ConfigError
+from common.errors import ConfigError, NotWritten
+from common.whole_files import replacing, said_by_system
 
 
 def load_irreducible(path: Path, *, num_samples: int, data_fingerprint: str) -> Tensor:
@@ -75,12 +75,20 @@ def check_out(path: Path) -> None:
 
 
 def write_table(path: Path, table: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Whole or not at all.
+
+    Raises:
+        ConfigError: the file has come to be meanwhile.
+        NotWritten: the disk is full or the like.
+    """
     try:
-        torch.save(table, temporary)
-        check_out(path)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        with replacing(path) as file:
+            torch.save(table, file)
+            check_out(path)
+    except Exception as error:  # torch wraps what the disk says into errors of its own
+        said = None if isinstance(error, ConfigError) else said_by_system(error)
+        if said is None:
+            raise
+        raise NotWritten(
+            f"--out: the table cannot be written to {path}: {said}; free space there, or name another file"
+        ) from error

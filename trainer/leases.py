@@ -131,8 +131,12 @@ class LeaseBook:
             announced_step: step of the newest announced weights.
             credits: leases that all sessions together may hold.
         """
-        start = self._reissue[0] if self._reissue else self.next_position
-        ahead = bisect.bisect_left(self.ready, start) + sum(held.start < start for held in self.outstanding.values())
+        if self._reissue:
+            start = self._reissue[0]
+            ahead = bisect.bisect_left(self.ready, start)
+            ahead += sum(held.start < start for held in self.outstanding.values())
+        else:
+            start, ahead = self.next_position, len(self.ready) + len(self.outstanding)
         use_step = max(next_step, self.pace.first_step) + ahead // self.pace.chunks_per_step
         oldest_step = max(0, use_step - self.pace.max_staleness)
         in_warmup = next_step < self.pace.first_step
@@ -172,13 +176,13 @@ class LeaseBook:
         bisect.insort(self.ready, held.start)
         return held
 
-    def expire(self, leases: list[int]) -> None:
-        """Take leases back: their chunks are issued again, first."""
-        for lease in leases:
-            held = self.outstanding.pop(lease, None)
-            if held is not None:
-                self.account.expired += 1
-                bisect.insort(self._reissue, held.start)
+    def expire(self, leases: list[int]) -> list[Outstanding]:
+        """Take leases back, those of them that are out: their chunks are issued again, first."""
+        expired = [held for lease in leases if (held := self.outstanding.pop(lease, None)) is not None]
+        for held in expired:
+            self.account.expired += 1
+            bisect.insort(self._reissue, held.start)
+        return expired
 
     def held_by(self, session: int) -> list[int]:
         """Leases that a session holds, oldest first."""

@@ -10,7 +10,6 @@
 Only the fields asked for are kept. A call that has news for a field that is not kept ignores it.
 """
 
-import os
 import threading
 import zipfile
 from collections.abc import Collection, Mapping
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from common.order import integers_below, keyed_uint64
+from common.whole_files import replacing
 from trainer.repeats import turns
 
 FIELDS = ("loss", "score", "age", "seen", "selected")
@@ -192,15 +192,8 @@ class Ledger:
     def save(self, path: Path) -> None:
         """Writes a .npz of the kept arrays and their names (`fields`): the old file or the new one, whole, is found."""
         arrays: dict[str, Any] = {"fields": np.array(self.fields, dtype="U8")} | self._copies()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            np.savez(file, **arrays)
 
     def _copies(self) -> dict[str, np.ndarray]:
         copies = {name: np.full_like(array, 0) for name, array in self._arrays.items()}  # faults the pages in, unlocked

@@ -14,7 +14,7 @@ from torch import nn
 from common.config import TrainerOptions
 from common.data.source import Source
 from common.endpoints import port_of, weights_endpoint
-from common.errors import RankLost
+from common.errors import is_final
 from common.models import unwrap
 from common.processes import private_folder
 from common.protocol import Feedback, PredictorState, Spent, Version
@@ -60,8 +60,7 @@ class ScorerLink:
     ) -> None:
         check_listen(group, options.listen)
         self.options = options
-        self.group = group
-        self._plan = plan
+        self.group, self._plan = group, plan
         self._generation = generation
         self.ships_all = ships_all(options, source)
         self.stop_step = assembly.pace.stop_step
@@ -71,7 +70,8 @@ class ScorerLink:
             chunks_per_step=assembly.pace.chunks_per_step,
             exact=options.candidates != "auto",
         )
-        self._publisher = Publisher(unwrap(model), head, generation, num_slots=NUM_SLOTS if group.is_first else 0)
+        slots, silence_s = NUM_SLOTS if group.is_first else 0, options.service.silence_s
+        self._publisher = Publisher(unwrap(model), head, generation, num_slots=slots, silence_s=silence_s)
         terms = terms_of(options, source, model, generation, assembly, group.shard)
         histories, order = assembly.histories, assembly.selector.order
         histories_of = None if histories is None else histories_by_position(histories, order)
@@ -119,7 +119,7 @@ class ScorerLink:
         return endpoint
 
     def __exit__(self, *exc_info: object) -> None:
-        self.service.says_farewell = not isinstance(sys.exception(), RankLost)  # else others start in this place
+        self.service.says_farewell = is_final(sys.exception())  # else a supervisor may start another in this place
         self.pool.finish()
         self._closing.close()
         self.audits.close()

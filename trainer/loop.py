@@ -12,10 +12,11 @@ from common.data.source import Source
 from common.data.sources import open_source
 from common.devices import set_threads
 from common.errors import NoScorer, PeerTimeout
-from common.models import build_model, load_state, unwrap
+from common.models import build_model, load_state
 from common.run import Run
 from common.run_folder import has_ended, of_rank
 from common.tracing import NUM_TRACED, Tracing
+from trainer.last_files import LastFiles
 from trainer.pictures import write_pictures
 from trainer.profile import profile_words
 from trainer.ranks.device import rank_device
@@ -72,15 +73,17 @@ def _train_together(options: TrainerOptions, group: Group) -> int:
                 raise
             summary = training.finish()
             ledger = joint_ledger(batches.ledger, group)
+            files = LastFiles(run)
             if group.is_first:
-                torch.save(unwrap(model).state_dict(), run.folder / "model.pt")
+                files.write_model(model)
                 if ledger is not None:
-                    ledger.save(run.folder / "ledger.npz")
+                    files.write("ledger.npz", ledger.save)
                 if not stopping.is_late():
                     write_pictures(run.folder, batches, source, model, ledger)
                 summary["words"] = f"{closing_words(summary)}\n{profile_words(summary['profile'])}"
                 log.info("%s Run folder: %s", summary["words"], run.folder)
-    run.write_summary(summary)  # last: a folder with a summary holds a run that ended in order
+        with group.together():  # last: a folder with a summary holds a run that ended in order
+            files.write_summary(summary, last_saved_step=training.checkpoints.last_saved_step)
     return 128 + signal.Signals[summary["stopped_by"]] if "stopped_by" in summary else 0
 
 

@@ -4,16 +4,17 @@ One lock guards the pool and the lease book; it is held for microseconds. Stalen
 chunk, never at its arrival.
 """
 
-import collections
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from common.protocol import Version
 from trainer.chunks import ScoredChunk
-from trainer.leases import Account, LeaseBook, Outstanding
+from trainer.holders import Holders
+from trainer.leases import LeaseBook, Outstanding
 
 
 class Pool:
@@ -24,6 +25,9 @@ class Pool:
         min_candidates: fewest candidates that make a step (b).
         chunks_per_step: exact number of chunks a step takes, or the most of them when `exact` is false.
         exact: take exactly `chunks_per_step` chunks, or all that are ready.
+
+    Attributes:
+        holders: who holds how many leases, and whose turn it is to get one.
     """
 
     def __init__(self, book: LeaseBook, *, min_candidates: int, chunks_per_step: int, exact: bool) -> None:
@@ -33,6 +37,7 @@ class Pool:
         self._changed = threading.Condition()
         self._chunks: dict[int, ScoredChunk] = {}
         self._closed = False
+        self.holders = Holders()
         self._was_refused = True  # the last `issue` gave no lease: room is waited for
         self.next_step = 0
         self.announced: Version | None = None
@@ -56,7 +61,10 @@ class Pool:
                     now=time.monotonic(),
                 )
                 self._was_refused = held is None
-                if held is None or len(held):
+                if held is None:
+                    return None
+                if len(held):
+                    self.holders.got(session, held.lease)
                     return held
                 # Every score of this chunk is remembered: no scorer need see it.
                 assert held.wanted is not None, "an empty chunk"
@@ -76,6 +84,7 @@ class Pool:
         with self._changed:
             if self._closed or self._book.accept(session, lease) is None:
                 return False
+            self.holders.lost(session)
             self._add(chunk)
             return True
 
@@ -91,16 +100,12 @@ class Pool:
 
     def expire(self, leases: list[int]) -> None:
         with self._changed:
-            self._book.expire(leases)
+            for held in self._book.expire(leases):
+                self.holders.lost(held.session)
 
     def held_by(self, session: int) -> list[int]:
         with self._changed:
             return self._book.held_by(session)
-
-    def num_held(self) -> collections.Counter[int]:
-        """Leases that are out, by session."""
-        with self._changed:
-            return collections.Counter(held.session for held in self._book.outstanding.values())
 
     def oldest_issues(self) -> dict[int, float]:
         """When the oldest lease that a session holds was issued (monotonic seconds), by session; in one pass."""
@@ -198,6 +203,7 @@ class Pool:
             out: dict[int, list[int]] = {}
             for held in self._book.outstanding.values():
                 out.setdefault(held.session, []).append(held.lease)
+                self.holders.lost(held.session)
             if not self._closed:
                 self._closed = True
                 self._chunks.clear()
@@ -229,15 +235,9 @@ class Pool:
     def account(self) -> dict[str, int]:
         """The lease account; `outstanding` counts what is out or ready, so that the sum holds."""
         with self._changed:
-            book = self._book
-            account: Account = book.account
             return {
-                "leased": account.leased,
-                "consumed": account.consumed,
-                "expired": account.expired,
-                "dropped": account.dropped,
-                "skipped": account.skipped,
-                "outstanding": len(book.outstanding) + len(book.ready),
+                **asdict(self._book.account),
+                "outstanding": len(self._book.outstanding) + len(self._book.ready),
             }
 
     def refused(self) -> dict[str, int]:

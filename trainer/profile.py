@@ -37,7 +37,7 @@ class Profile:
         beside: of the same time, in which the thread that prepares batches computed ("feeder") and the one that talks
             to scorers worked ("io"). They overlap with training, and slow it where they share its core.
         scorers: of the time of all scorers since each was welcomed, as of their last heartbeats; together 1. Empty
-            where none was heard.
+            where none was heard, or not since it began to work.
     """
 
     trainer: Mapping[str, float]
@@ -56,7 +56,8 @@ class Profile:
         whole_s = max(elapsed_s, sum(phases.values()), 1e-9)
         trainer = {name: phases[name] / whole_s for name in TRAINER_WORDS if phases.get(name)}
         scoring_s = sum(spent)
-        scorers = dict(zip(SCORER_WORDS, (seconds / scoring_s for seconds in spent), strict=True)) if scoring_s else {}
+        has_worked = scoring_s > spent.idle_s  # in a short run the last heartbeat may be from before all work
+        scorers = dict(zip(SCORER_WORDS, (seconds / scoring_s for seconds in spent), strict=True)) if has_worked else {}
         return cls(
             trainer | {"other": max(0.0, 1.0 - sum(trainer.values()))},
             {name: min(1.0, seconds / whole_s) for name, seconds in beside.items()},

@@ -3,55 +3,31 @@
     training thread: push ──► a free slot is filled (its own memory, so nothing sent is ever live)
     I/O thread:      ready ──► announced ──► buckets served from the slot while sessions fetch it
 
-A slot is reused only when it is not the newest version, no session fetches it and no frame of it is still queued;
-with no free slot the push is skipped and counted. A slot left pinned by a dead session gets new memory: ZeroMQ frees
-the old when it gives up the connection.
+A slot is reused only when it is not the newest version, no session fetches it and no frame of it is still queued; with
+no free slot the push is skipped and counted, and `make_room` sees to the next one. A slot whose frames may stay queued
+gets new memory: ZeroMQ frees the old when it has sent them or gives up the connection.
+
+Memory: a slot is as large as the model in float32, on a GPU twice, there and pinned on the host. There are `NUM_SLOTS`,
+one more once two older versions are fetched at the same time, and at most `MAX_LEFT` are left to ZeroMQ.
 """
 
 import collections
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import zmq
-from torch import Tensor, nn
+from torch import nn
 
-from common.buckets import bucket_checksum, bucket_span, flat_buffer
+from common.buckets import bucket_checksum, bucket_span
 from common.protocol import Version
 from common.waiting import Wait
-from common.weights import Group, Manifest, copy_groups, grouped, manifest_of, model_tensors
+from common.weights import Manifest, copy_groups, manifest_of, model_tensors
+from trainer.slot import Slot, Wire, new_slot
 
-Wire = Literal["float32", "bf16"]
 WIRES: tuple[Wire, ...] = ("float32", "bf16")
 NUM_SLOTS = 3
-
-
-@dataclass
-class Slot:
-    """One preallocated wire buffer. `host` is what is sent; on CUDA `device` is filled first and copied over."""
-
-    host: Tensor
-    device: Tensor
-    copies: dict[Wire, list[Group]]  # from the model into `device`
-    wire: Wire = "float32"
-    version: Version | None = None
-    is_empty: bool = False  # a version that nobody fetches: nothing was copied
-    copied: "torch.cuda.Event | None" = None  # the device-to-host copy is over
-    filling: bool = False
-    checksums: dict[int, int] = field(default_factory=dict)
-    pins: set[int] = field(default_factory=set)  # sessions that fetch this version
-    abandoned: bool = False  # a dead session left frames of it in its queue
-    queued: list[zmq.MessageTracker] = field(default_factory=list)
-
-    def is_queued(self) -> bool:
-        self.queued = [tracker for tracker in self.queued if not tracker.done]
-        return bool(self.queued)
-
-    def is_whole(self) -> bool:
-        """Whether its bytes are on the host."""
-        return self.copied is None or self.copied.query()
+MAX_LEFT = 4  # buffers that are left to ZeroMQ until it has sent or dropped what it has of them
 
 
 class Publisher:
@@ -61,12 +37,19 @@ class Publisher:
         model: its parameters and buffers are copied at each push.
         head: the last linear layer, always sent in float32.
         generation: of this start of the trainer; versions are (generation, step).
-        num_slots: buffers; one is the newest, one may be fetched, one is free to be filled. None where another rank
-            pushes: then there is never a version here.
+        num_slots: buffers; one is the newest, one may be fetched, one is free to be filled; one more comes when it is
+            needed. None where another rank pushes: then there is never a version here.
+        silence_s: a version that is fetched and of which nothing moves for so long is the first to give way.
     """
 
     def __init__(
-        self, model: nn.Module, head: nn.Linear | None, generation: int, *, num_slots: int = NUM_SLOTS
+        self,
+        model: nn.Module,
+        head: nn.Linear | None,
+        generation: int,
+        *,
+        num_slots: int = NUM_SLOTS,
+        silence_s: float = 10.0,
     ) -> None:
         self._tensors = list(model_tensors(model).values())
         self._device = self._tensors[0].device if self._tensors else torch.device("cpu")
@@ -75,23 +58,16 @@ class Publisher:
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._lock = threading.Lock()
         self._slots = [self._new_slot() for _ in range(num_slots)]
+        self._max_slots, self._silence_s = num_slots + 1, silence_s
+        self._left: list[Slot] = []  # given up, with frames that ZeroMQ has not sent
+        self._is_refused = False  # a push found no free slot
         self._newest: Slot | None = None
         self.skipped = 0
         self.pushed = 0
         self.stall_s = 0.0  # time the training thread spent in push
 
     def _new_slot(self) -> Slot:
-        on_gpu = self._device.type == "cuda"
-        total_bytes = self.manifests["float32"].total_bytes
-        if on_gpu:
-            host = torch.zeros(total_bytes, dtype=torch.uint8, pin_memory=True)
-        else:
-            host = torch.from_numpy(flat_buffer(total_bytes)).zero_()
-        device = torch.zeros_like(host, device=self._device) if on_gpu else host
-        if on_gpu:
-            torch.cuda.current_stream(self._device).synchronize()  # zeroed before another stream writes to it
-        copies = {wire: grouped(manifest.views(device), self._tensors) for wire, manifest in self.manifests.items()}
-        return Slot(host, device, copies)
+        return new_slot(self._tensors, self.manifests, self._device)
 
     def manifest(self, slot: Slot) -> Manifest:
         return self.manifests[slot.wire]
@@ -138,12 +114,16 @@ class Publisher:
     def _claim(self) -> Slot | None:
         with self._lock:
             for slot in self._slots:
-                if slot is not self._newest and not slot.filling and not slot.pins and not slot.is_queued():
+                if self._is_free(slot):
                     slot.filling = True
                     slot.version = None
                     slot.checksums.clear()
                     return slot
+            self._is_refused = True
         return None
+
+    def _is_free(self, slot: Slot) -> bool:
+        return slot is not self._newest and not slot.filling and not slot.is_held()
 
     # -- I/O thread ---------------------------------------------------------------------------------------------------
 
@@ -167,9 +147,9 @@ class Publisher:
         with self._lock:
             slot.filling = False
             self._newest = slot
-            self._replace_abandoned()
             assert slot.version is not None, "announced before it was filled"
-            return slot.version
+        self._replace_abandoned()
+        return slot.version
 
     @property
     def newest(self) -> Slot | None:
@@ -184,6 +164,7 @@ class Publisher:
             for slot in self._slots:
                 if slot.version == version and not slot.filling and not slot.is_empty:
                     slot.pins.add(session)
+                    slot.moved_at = time.monotonic()
                     return slot
         return None
 
@@ -195,13 +176,20 @@ class Publisher:
             slot.checksums[bucket] = bucket_checksum(data)
         return data, slot.checksums[bucket]
 
-    def sent(self, slot: Slot, session: int, tracker: zmq.MessageTracker | None, *, last: bool) -> None:
-        """Note frames on their way; with the last bucket the session lets go of the slot."""
+    def sent(
+        self, slot: Slot, session: int, tracker: zmq.MessageTracker | None, *, last: bool, peer: bytes = b""
+    ) -> None:
+        """Note frames on their way over a connection; with the last bucket the session lets go of the slot."""
         with self._lock:
             if tracker is not None:
-                slot.queued.append(tracker)
+                slot.is_queued()  # forgets what has left: a push would find the frames of all sessions at once
+                slot.queued.append((peer, tracker))
             if last:
                 slot.pins.discard(session)
+
+    def has_left(self, peer: bytes) -> bool:
+        """Whether a connection still has frames of a version that was given up: it reads too slowly to get more."""
+        return any(owner == peer and not frame.done for slot in self._left for owner, frame in slot.queued)
 
     def release(self, session: int, *, dead: bool) -> None:
         """A session ended. What it still holds in ZeroMQ's queues is abandoned to it if it is dead."""
@@ -209,12 +197,48 @@ class Publisher:
             for slot in self._slots:
                 slot.pins.discard(session)
                 slot.abandoned |= dead and slot.is_queued()
-            self._replace_abandoned()
+        self._replace_abandoned()
+
+    def make_room(self) -> None:
+        """If a push has found no free slot: one more, or else one version that is fetched gives way.
+
+        First a version of which nothing moved for `silence_s`, then the youngest: so the oldest that moves is fetched
+        to its end, and who has to begin anew, with the newest, has got least of his. Those who come late meet there.
+        """
+        with self._lock:
+            self._left = [slot for slot in self._left if slot.is_queued()]
+            held = [slot for slot in self._slots if slot.is_held() and slot is not self._newest and not slot.filling]
+            is_needed = self._is_refused and not any(map(self._is_free, self._slots))
+            self._is_refused = False
+            if not is_needed or not held:
+                return
+            for slot in held:
+                slot.note_moves()
+            stalled = [slot for slot in held if time.monotonic() - slot.moved_at > self._silence_s]
+            may_grow = not stalled and len(self._slots) < self._max_slots
+            if not may_grow:
+                able = [slot for slot in stalled or held if len(self._left) < MAX_LEFT or not slot.queued]
+                for slot in sorted(able, key=lambda slot: slot.version or Version(0, 0))[-1:]:
+                    slot.pins.clear()
+                    slot.version, slot.abandoned = None, True
+        if may_grow:
+            slot = self._new_slot()  # without the lock, for which a push would wait
+            with self._lock:
+                self._slots.append(slot)
+        self._replace_abandoned()
 
     def _replace_abandoned(self) -> None:
-        """New memory for slots whose frames a dead session may never take; the newest one's turn comes later."""
-        for index, slot in enumerate(self._slots):
-            if slot.abandoned and slot is not self._newest and not slot.filling and not slot.pins:
-                if slot.is_queued():
-                    self._slots[index] = self._new_slot()
-                slot.abandoned = False
+        """New memory for slots whose frames may never be taken; the newest one's turn comes later."""
+        replaced = []
+        with self._lock:
+            for slot in self._slots:
+                if slot.abandoned and slot is not self._newest and not slot.filling and not slot.pins:
+                    slot.abandoned = slot.is_queued()
+                    if slot.abandoned and len(self._left) < MAX_LEFT:
+                        slot.filling = True  # so that no push takes it meanwhile
+                        self._left.append(slot)
+                        replaced.append(slot)
+        for slot in replaced:
+            fresh = self._new_slot()  # without the lock, for which a push would wait
+            with self._lock:
+                self._slots[self._slots.index(slot)] = fresh

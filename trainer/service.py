@@ -35,10 +35,11 @@ from trainer.doorkeeper import Doorkeeper
 from trainer.patience import HELLO_COST, Patience
 from trainer.pool import Pool
 from trainer.predictor_desk import PredictorDesk
-from trainer.publisher import Publisher, Slot
+from trainer.publisher import Publisher
 from trainer.ranks.following import FollowedVersions
 from trainer.reception import Reception
 from trainer.sessions import HistoriesOf, Sent, Sessions
+from trainer.slot import Slot
 from trainer.terms import HEARTBEAT_S, Terms
 from trainer.traffic import Traffic
 from trainer.weights_desk import WeightsDesk
@@ -220,8 +221,7 @@ class Service:
 
     def _on_heartbeat(self, peer: bytes, beat: Heartbeat) -> None:
         session = self.sessions.heard(peer)
-        session.resident = beat.resident
-        self.sessions.progressed(session, beat.progress)
+        self.sessions.progressed(session, beat.progress, beat.resident)
         self.sessions.note_spent(session, beat.spent)
 
     def _on_return(self, peer: bytes, message: Return) -> None:

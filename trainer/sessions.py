@@ -46,7 +46,6 @@ class Session:
     stuck: bool = False
     spent: Spent = NOTHING
     leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
-    last_lease: int = 0  # number of the newest one; they only grow
     weights_peer: bytes = b""  # the weights channel's routing id, once it has fetched anything
     fetching: Version | None = None
     next_bucket: int = 0  # of that version, the first that it was not sent
@@ -84,6 +83,7 @@ class Sessions:
         self._histories_of = histories_of
         self._audits = audits
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
+        self._by_id: dict[int, Session] = {}
         self._log = SparingLog(log, LOG_EVERY_S, LOG_AT_ONCE)
         self.spent = NOTHING
 
@@ -100,7 +100,7 @@ class Sessions:
         return self._by_peer.get(peer)
 
     def by_id(self, session: int) -> Session | None:
-        return next((known for known in self if known.id == session), None)
+        return self._by_id.get(session)
 
     def begin(self, peer: bytes, hello: Hello, welcome: Welcome) -> Session:
         """A new session; an earlier one of the same scorer ends, and its leases go to others."""
@@ -110,17 +110,20 @@ class Sessions:
         now = time.monotonic()
         own = (hello.name, hello.incarnation, hello.precision, hello.backend)
         session = Session(welcome.session, peer, *own, welcome, now, now)
-        self._by_peer[peer] = session
+        self._by_peer[peer] = self._by_id[session.id] = session
+        self._pool.holders.join(session.id)
         self._events["scorers joined"] += 1
         self._say("joined", f"scorer {hello.name} joined: {hello.device}, {hello.precision}")
         return session
 
     def end(self, session: Session, why: str, *, dead: bool) -> None:
         """Give its leases back. `dead`: nothing it still has queued will ever be read."""
-        if self._by_peer.pop(session.peer, None) is None:
+        if self._by_id.pop(session.id, None) is None:
             return
+        del self._by_peer[session.peer]
         lost = self._pool.held_by(session.id)
         self._pool.expire(lost)
+        self._pool.holders.leave(session.id)
         self._lose_audits(session)
         self._publisher.release(session.id, dead=dead)
         self._events["scorers left"] += 1
@@ -134,11 +137,15 @@ class Sessions:
         session.heard_at = time.monotonic()
         return session
 
-    def progressed(self, session: Session, progress: int) -> None:
-        if progress != session.progress:
-            session.progress = progress
+    def progressed(self, session: Session, progress: int, resident: Version | None) -> None:
+        """Chunks answered are progress; so are weights loaded, which may have been all that it waited for."""
+        has_loaded = resident != session.resident and session.backend not in FOREIGN_BACKENDS
+        if progress != session.progress or has_loaded:
             session.progress_at = time.monotonic()
-            session.stuck = False
+            if session.stuck:
+                session.stuck = False
+                self._pool.holders.step_in(session.id)
+        session.progress, session.resident = progress, resident
 
     def note_spent(self, session: Session, spent: Spent | None) -> None:
         if spent is not None:
@@ -174,6 +181,7 @@ class Sessions:
 
     def _set_aside(self, session: Session, why: str) -> None:
         session.stuck = True
+        self._pool.holders.step_out(session.id)
         held = self._pool.held_by(session.id)
         self._pool.expire(held)
         self._lose_audits(session)
@@ -185,26 +193,21 @@ class Sessions:
     def issue_leases(self) -> None:
         """Give leases to whoever holds the fewest, of those to whoever waits longest, until nobody may have more."""
         self._issue_audits()
-        credits = self._terms.leases_per_scorer * len(self)
-        free = [session for session in self if not session.stuck]
-        held = self._pool.num_held()
-        while free:
-            session = min(free, key=lambda one: (held[one.id], one.last_lease))
-            if held[session.id] >= self._terms.leases_per_scorer:
-                return
-            issued = self._pool.issue(session.id, credits)
-            if issued is None:
-                return
-            held[session.id] += 1
-            lease = self._lease(issued)
+        holders, most = self._pool.holders, self._terms.leases_per_scorer
+        credits = most * len(self)
+        unreached = []  # and passed over from then on
+        while (first := holders.first(most)) is not None and (issued := self._pool.issue(first, credits)) is not None:
+            session, lease = self._by_id[first], self._lease(issued)
             session.leases[lease.lease] = lease
-            session.last_lease = lease.lease
             if self._send(session.peer, lease, CONTROL) is False:
-                free.remove(session)
+                holders.step_out(first)
+                unreached.append(first)
+        for one in unreached:
+            holders.step_in(one)
 
     def _issue_audits(self) -> None:
         announced = self._pool.announced
-        if self._audits is None or announced is None:
+        if self._audits is None or announced is None or not self._audits.is_due(announced.step):
             return
         for session in self:
             if session.stuck or session.backend in FOREIGN_BACKENDS:

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-SAME_SIGNAL_S = 1.0
+from common.processes import SAME_SIGNAL_S
+
 EVALUATION_S = 10.0  # what an evaluation may take of the time in which a stopped run ends
 
 
@@ -36,6 +37,6 @@ class Stopping:
         if self.received is None:
             self.received, self._received_at = signal.Signals(number), now
             self._stop()
-        elif now - self._received_at >= SAME_SIGNAL_S:  # a supervisor and its process group are often told together
+        elif now - self._received_at >= SAME_SIGNAL_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

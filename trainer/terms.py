@@ -3,14 +3,17 @@
 import math
 from dataclasses import dataclass
 
-from common.protocol import DTYPE_BYTES, FINGERPRINTS, PROTOCOL_VERSION, Hello, Version, Welcome
+from common.errors import ConfigError
+from common.protocol import DEFAULT_LIMITS, DTYPE_BYTES, FINGERPRINTS, PROTOCOL_VERSION, Hello, Version, Welcome
 from common.selection.registry import wrong_backend
 from common.transport import CONTROL, WEIGHTS, Channel
 
 HEARTBEAT_S = 1.0
 FOREIGN_BACKENDS = ("predictor", "proxy", "synthetic")  # they compute with no weights, or with some of their own
 NOT_NEGATIVE = ("mms", "loss", "entropy", "gradient-norm")  # but for a model's own loss
-CONTROL_BYTES, FETCH_BYTES = 8 << 20, 64 << 10  # of a frame: parameters of a predictor, and a FETCH
+MIB = 1 << 20
+CONTROL_BYTES, FETCH_BYTES = 8 * MIB, 64 << 10  # of a frame: parameters of a predictor, and a FETCH
+HEADER_BYTES = 128 << 10  # of an answer, at most: beside its large arrays
 REMEDIES = {
     "model": "names, shapes or dtypes of the weights differ; give both the same --model and --head",
     "data": "labels or contents of probe samples differ; give both the same --data and --data-root",
@@ -64,17 +67,39 @@ class Terms:
         return (self.leases_per_scorer * self.num_ranks + 2) * self.lease_s
 
     @property
-    def largest_array_bytes(self) -> int:
-        """Of one array in an answer: scores, embeddings or payload of a whole chunk."""
-        sizes = [4, *(2 * size for size in self.embedding_sizes if self.embeddings)]
+    def array_bytes(self) -> list[int]:
+        """Of the arrays in the largest answer: scores, embeddings and payload of a whole chunk."""
+        sizes = [self.chunk_size * 4] * max(1, len(self.scores))
+        sizes += [self.chunk_size * 2 * size for size in self.embedding_sizes if self.embeddings]
         if self.transfer == "payload":
-            sizes += [math.prod(self.sample_shape) * DTYPE_BYTES[self.sample_dtype], math.prod(self.target_shape) * 8]
-        return self.chunk_size * max(sizes)
+            num = self.chunk_size if self.best_k is None else self.best_k
+            sample_bytes = math.prod(self.sample_shape) * DTYPE_BYTES[self.sample_dtype]
+            sizes += [num * sample_bytes, num * math.prod(self.target_shape) * 8]
+        return sizes
+
+    @property
+    def largest_array_bytes(self) -> int:
+        return max(self.array_bytes)
 
     @property
     def frame_limits(self) -> dict[Channel, int]:
         """The largest frame that this run may get; whoever sends a larger one is disconnected by ZeroMQ."""
         return {CONTROL: max(CONTROL_BYTES, self.largest_array_bytes), WEIGHTS: FETCH_BYTES}
+
+    def check_answers(self) -> None:
+        """Raises ConfigError where the answer to a chunk is larger than a message of the protocol."""
+        largest, total, limits = self.largest_array_bytes, sum(self.array_bytes) + HEADER_BYTES, DEFAULT_LIMITS
+        if largest <= limits.max_frame_bytes and total <= limits.max_total_bytes:
+            return
+        what, remedy = "embeddings", ""
+        if self.transfer == "payload":
+            what = f"payload of {'x'.join(map(str, self.sample_shape))} {self.sample_dtype} samples"
+            remedy = ", or --transfer reference"
+        raise ConfigError(
+            f"--chunk-size {self.chunk_size}: the answer to a chunk, with {what}, has {total / MIB:.1f} MiB, "
+            f"{largest / MIB:.1f} MiB in one array; a message has at most {limits.max_total_bytes // MIB} and "
+            f"{limits.max_frame_bytes // MIB} MiB; give a smaller --chunk-size{remedy}"
+        )
 
     def mismatch(self, hello: Hello) -> tuple[str, str] | None:
         """The first field that differs, and a sentence for the person at the scorer."""

@@ -7,8 +7,9 @@ import zmq
 from common.buckets import WINDOW, num_buckets
 from common.protocol import Fetch, Hello, Version, VersionHint, Weights, WeightsGone
 from common.transport import CONTROL, WEIGHTS
-from trainer.publisher import Publisher, Slot, Wire
+from trainer.publisher import Publisher
 from trainer.sessions import Send, Session, Sessions
+from trainer.slot import Slot, Wire
 from trainer.terms import FOREIGN_BACKENDS
 
 MAX_OUTGOING = 4 * WINDOW  # buckets on their way to one scorer; an honest one has two windows at most
@@ -63,6 +64,7 @@ class WeightsDesk:
         """Tell the scorers of the latest version whose bytes are on the host, after adding one; None if none is."""
         if filled is not None:
             self.filled.append(filled)
+        self._publisher.make_room()
         slot = self._publisher.take_whole(self.filled)
         if slot is None:
             return None
@@ -88,7 +90,7 @@ class WeightsDesk:
         self._sessions.heard(session.peer)
         session.weights_peer = peer
         session.outgoing = [tracker for tracker in session.outgoing if not tracker.done]
-        if len(session.outgoing) > MAX_OUTGOING:
+        if len(session.outgoing) > MAX_OUTGOING or self._publisher.has_left(peer):
             return 1  # it does not read what it asks for; it will ask again
         is_new = self._is_new(session, fetch)
         slot = self._publisher.open(fetch.version, session.id)
@@ -117,7 +119,7 @@ class WeightsDesk:
             if tracker is not None:
                 session.outgoing.append(tracker)
             num_bytes += len(data)
-            self._publisher.sent(slot, session.id, tracker, last=bucket == total - 1)
+            self._publisher.sent(slot, session.id, tracker, last=bucket == total - 1, peer=peer)
         return 0 if is_new else 1 + num_bytes
 
     def _is_new(self, session: Session, fetch: Fetch) -> bool:

@@ -119,6 +119,8 @@ class TrainerOptions(ListenOptions, HealthOptions, ProfileOptions, PrecisionOpti
             self._check_candidates()
         if self.mode == "stale":
             self._check_staleness()
+        if self.needs_scorers:
+            self._check_chunk_is_one_lease()
         if self.payload != "all" and self.transfer != "payload":
             raise ValueError(f"--payload {self.payload} needs --transfer payload, got {self.transfer}")
         if self.mode == "stale" and self.transfer == "payload":
@@ -176,6 +178,19 @@ class TrainerOptions(ListenOptions, HealthOptions, ProfileOptions, PrecisionOpti
             raise ValueError(
                 f"--candidates must be a multiple of --chunk-size ({self.chunk_size}), got {limit}; "
                 "leave --chunk-size out for one that fits"
+            )
+
+    def _check_chunk_is_one_lease(self) -> None:
+        # Imported here: numpy comes with it, and --help does without.
+        from common.protocol.limits import DEFAULT_LIMITS
+
+        chunk, most = self.resolved_chunk_size, DEFAULT_LIMITS.max_chunk
+        if chunk > most:
+            default = "" if self.chunk_size is not None else f", its default for --batch-size {self.batch_size}"
+            divides = "" if self.candidates == "auto" else f" that divides --candidates ({self.max_candidates})"
+            raise ValueError(
+                f"--chunk-size must be at most {most}, for scorers to take it as one lease, got {chunk}{default}; "
+                f"give a smaller one{divides}"
             )
 
     def _check_staleness(self) -> None:

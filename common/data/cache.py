@@ -1,6 +1,5 @@
 """Decoded images on disk, so that the second process and every later run open them at once and share their pages."""
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -9,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from common.locks import try_lock
 from common.waiting import Wait
 
 logger = logging.getLogger(__name__)
@@ -70,22 +69,14 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
         TimeoutError: another process held it for an hour.
     """
     with path.open("a") as file:
-        if not _locked(file):
+        if not try_lock(file):
             logger.info("waiting up to %.0f s for another process: %s", LOCK_S, doing)
             wait = Wait(f"the process that holds {path}", LOCK_S, f"{doing}: end that process if it hangs")
-            while not _locked(file):
+            while not try_lock(file):
                 if wait.is_over:
                     raise TimeoutError(wait.report())
                 time.sleep(LOCK_POLL_S)
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _open_or_build(path: Path, prefix: str, shape: tuple[int, ...], build: Callable[[], np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Literal
 
 from common.config import ScorerOptions, TrainerOptions
-from common.processes import TERM_S, reaped, start
+from common.processes import SAME_SIGNAL_S, TERM_S, reaped, start
 
 LOG_END_BYTES = 1 << 16
 ERROR_LINES = 40
@@ -155,10 +155,15 @@ class Children:
 
 
 class StopSignals:
-    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them, while the context is open. Main thread only."""
+    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them, while the context is open. Main thread only.
+
+    Attributes:
+        received: the signals; one that comes within `SAME_SIGNAL_S` of another is taken for the same.
+    """
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
+        self._received_at = 0.0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -173,7 +178,10 @@ class StopSignals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        self.received.append(signal.Signals(number))
+        now = time.monotonic()
+        if not self.received or now - self._received_at >= SAME_SIGNAL_S:
+            self.received.append(signal.Signals(number))
+            self._received_at = now
 
 
 def await_end(children: Sequence[Child], within_s: float, *, tick: Callable[[], bool], every_s: float = 0.1) -> bool:

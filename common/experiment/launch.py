@@ -2,43 +2,34 @@
 
 import contextlib
 import io
-import json
-import shutil
-import signal
 import socket
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common.config import RunOptions, describe_options
-from common.errors import TrainingDiverged
 from common.experiment.children import Child, Children, StopSignals
+from common.experiment.closing import TRACE, closing_words, note_processes, report, say
 from common.experiment.devices import Layout, find_layout, trainer_names
 from common.experiment.display import make_display, short
-from common.experiment.members import BAD_INPUT, REFUSED, Member, restarts_in_words
+from common.experiment.members import BAD_INPUT, Member
 from common.experiment.pinning import Cores, Pinning, find_pinning
 from common.experiment.progress import Progress
 from common.experiment.ranks import Environment, Ranks
-from common.experiment.supervise import Outcome, Supervisor, Watch, go_silent
+from common.experiment.supervise import Supervisor, Watch
 from common.processes import private_folder
 from common.run_folder import (
-    OPTIONS,
-    SUMMARY,
+    MODEL,
+    begun,
     claim_folder,
     default_out,
     discard_folder,
-    has_ended,
     held_folder,
     of_rank,
-    replace_file,
-    to_json,
     write_options,
 )
 
 DRY_ENDPOINT = "ipc://PRIVATE/trainer"
-TRACE = "trace-"  # begins the names of the files of --profile
-ENDS_ALIKE = (BAD_INPUT, REFUSED, TrainingDiverged.exit_code)  # also if the run went on from its last checkpoint
 
 
 def main(options: RunOptions) -> int:
@@ -61,20 +52,21 @@ def main(options: RunOptions) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows ? for a dash
     folder = claim_folder(options)
-    with held_folder(folder):  # by nobody else: what follows writes into it
+    with held_folder(folder), begun(folder, is_new=not options.resume):  # by nobody else: what follows writes into it
         write_options(folder, options)
-    before = _closing_words(folder)
+    before = closing_words(folder)
     progress = Progress(options, folder)
     with StopSignals() as stop:
         with _endpoint(options) as endpoint, Children(folder) as children:
-            _say(_opening_words(options, layout, pinning, endpoint, folder))
+            say(_opening_words(options, layout, pinning, endpoint, folder))
             ranks, scorers = _members(options, layout, pinning, endpoint, children, folder)
             with ranks, make_display(sys.stdout) as display:
                 supervisor = Supervisor(ranks, scorers, stop, Watch(progress, display), num_restarts=options.restarts)
                 outcome = supervisor.run(resume=options.resume)
-        _note_processes(folder, [*ranks.members, *scorers], outcome)
-        untouched = outcome.code == BAD_INPUT and not (outcome.has_trained or options.resume)
-        _report(
+        note_processes(folder, [*ranks.members, *scorers], outcome)
+        has_results = outcome.has_trained or (folder / MODEL).exists()
+        untouched = outcome.code == BAD_INPUT and not (has_results or options.resume)
+        report(
             outcome,
             folder,
             ranks,
@@ -168,80 +160,3 @@ def _with_port(endpoint: str) -> str:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.bind((address, 0))
         return f"tcp://{host}:{probe.getsockname()[1]}"
-
-
-def _report(
-    outcome: Outcome,
-    folder: Path,
-    ranks: Ranks,
-    scorers: Sequence[Member],
-    *,
-    is_kept: bool,
-    is_resumed: bool,
-    before: str | None,
-) -> None:
-    """The closing words: how the run went, or the error of the process that ended it.
-
-    Args:
-        before: the closing words of an earlier life of the run, which are not said again.
-    """
-    words = _closing_words(folder)
-    words = None if words == before else words
-    stopped = outcome.code > 128  # a trainer that was stopped in order, by whomever, has left its words
-    if outcome.failed is not None and not (stopped and words):
-        sys.stderr.write(f"{_error(outcome.failed, ranks, is_kept=is_kept)}\n")
-        sys.stderr.flush()
-    elif words is not None:
-        _say(words)
-    elif stopped:
-        _say(f"Ended by {signal.Signals(outcome.code - 128).name} before the trainer had saved.")
-    if (restarts := restarts_in_words([ranks, *scorers])) is not None:
-        _say(restarts)
-    for scorer in outcome.lost:
-        _say(f"{scorer.now.fate()} before the end; the run went on without it, see {short(scorer.now.log)}")
-    if traces := sorted(folder.glob(f"{TRACE}*.json")):
-        names = ", ".join(path.name for path in traces)
-        _say(f"Chrome traces, for ui.perfetto.dev or chrome://tracing, in the run folder: {names}")
-    if outcome.code not in (0, *ENDS_ALIKE) and (outcome.has_trained or is_resumed) and not has_ended(folder):
-        _say(f"Go on with: marginstream run --config {short(folder / OPTIONS)} --resume")
-    if is_kept:
-        _say(f"Run folder: {short(folder)}")
-
-
-def _error(failed: Child, ranks: Ranks, *, is_kept: bool) -> str:
-    """What a process said about its failure, and which of several ranks it is."""
-    error = failed.error()
-    if len(ranks.members) == 1 or failed not in ranks.children or failed.fate() in error:
-        return error
-    return f"{error}\n{failed.fate()}{f', see {short(failed.log)}' if is_kept else ''}"
-
-
-def _note_processes(folder: Path, members: Sequence[Member], outcome: Outcome) -> None:
-    """Adds what became of every process, and the signal that came, to the trainer's summary, where that left one."""
-    path = folder / SUMMARY
-    with contextlib.suppress(FileNotFoundError):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        summary["processes"] = [member.record() for member in members]
-        if "stopped_by" in summary and outcome.code > 128:  # the trainer is always told by SIGTERM
-            summary["stopped_by"] = signal.Signals(outcome.code - 128).name
-        replace_file(path, to_json(summary, indent=2) + "\n")
-
-
-def _closing_words(folder: Path) -> str | None:
-    """The trainer's summary in words; None if it did not end in order."""
-    try:
-        words = json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("words")
-    except FileNotFoundError:
-        return None
-    return str(words) if words else None
-
-
-def _say(text: str) -> None:
-    try:
-        if sys.stdout.isatty():
-            width = shutil.get_terminal_size().columns
-            text = "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.splitlines())
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    except OSError:
-        go_silent()

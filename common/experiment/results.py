@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ConfigError
-from common.run_folder import replace_file
+from common.whole_files import replace_file
 
 RESULTS = "results.json"
 CLEAN_FALLBACK_FRACTION = 0.05  # an arm that falls back more often did not do what it is named after

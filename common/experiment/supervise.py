@@ -13,11 +13,13 @@ from common.experiment.members import REFUSED, Member
 from common.experiment.progress import Progress, Tail
 from common.experiment.ranks import Ranks
 from common.experiment.restarts import Restarts
+from common.processes import KILL_S, TERM_S
 from common.run_folder import METRICS, SUMMARY
 
 TICK_S = 0.1
 STOP_S = 180.0  # a stopped trainer completes its step, saves and evaluates; a disk that hangs it gives up before
 LEAVE_S = 5.0  # scorers hear of the end from the trainer
+END_S = STOP_S + LEAVE_S + 3 * (TERM_S + KILL_S)  # a stopped run has ended by then what hangs, trainers and scorers
 
 
 @dataclass(frozen=True)

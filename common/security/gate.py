@@ -15,15 +15,18 @@ import zmq
 from zmq.utils import z85
 
 from common.errors import ConfigError
+from common.open_files import is_shortage
 from common.security.keys import (
     ALLOWED,
     LOOK_EVERY_S,
+    PUBLIC_SUFFIX,
     TRAINER_KEY,
     KeyPair,
     Stamp,
     check_private,
     read_allowed,
     read_pair,
+    same_since,
     stamp_of,
 )
 from common.sparing_log import SparingLog
@@ -41,7 +44,8 @@ MAX_PEERS = 4096  # whose keys are remembered; one that was forgotten is known a
 class Gate:
     """A trainer's keys, read again when their files change. Driven by the thread that owns the sockets alone.
 
-    A list that cannot be read lets nobody in. A key that is taken off the list is not heard from then on.
+    A list that cannot be read lets nobody in. A key that is taken off the list is not heard from then on. While this
+    process has no descriptor to read with, whose file is unchanged stays on the list.
 
     Args:
         folder: holds `trainer.key` and `allowed/`.
@@ -53,6 +57,7 @@ class Gate:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stamp: Stamp | None = self._look()
+        self._listed: Stamp = self._stamp  # before the list in use was read
         self._pair = self._read_pair()
         self._allowed, wrong = self._read_allowed()
         if wrong:
@@ -170,7 +175,7 @@ class Gate:
         before, self._stamp = self._stamp, None  # what fails is tried again at the next look
         try:
             stamp = self._look()
-            if stamp == before or all([self._change_key(), self._change_list()]):
+            if stamp == before or all([self._change_key(), self._change_list(stamp)]):
                 self._stamp = stamp
         except Exception:
             self._allowed = {}
@@ -210,14 +215,21 @@ class Gate:
         if waited_s >= DEAF_S:
             log.warning("%s is open again, after %.0f s", endpoint, waited_s)
 
-    def _change_list(self) -> bool:
-        """Whether it could be read."""
+    def _change_list(self, stamp: Stamp) -> bool:
+        """Whether it could be read.
+
+        Args:
+            stamp: of the files, from before.
+        """
         before, is_read = self._allowed, True
         try:
             self._allowed, wrong = self._read_allowed()
+            self._listed = stamp
         except ConfigError as error:
-            self._allowed, wrong, is_read = {}, [], False
-            text = f"nobody is let in until the list of keys can be read: {error}"
+            is_short, wrong, is_read = is_shortage(error.__cause__), [], False
+            self._allowed = self._unchanged() if is_short else {}
+            who = "nobody but whose file is unchanged" if is_short else "nobody"
+            text = f"{who} is let in until the list of keys can be read: {error}"
             self._log.say("list", text, level=logging.ERROR)
         for text in wrong:
             log.error("a key was left off the list: %s", text)
@@ -226,3 +238,8 @@ class Gate:
         if added or removed:
             log.warning("list of keys: added %s; removed %s", ", ".join(added) or "none", ", ".join(removed) or "none")
         return is_read
+
+    def _unchanged(self) -> dict[str, str]:
+        """What of the list in use needs no reading: its file is the one that was read."""
+        same, folder = same_since(self._listed), self._folder / ALLOWED
+        return {key: name for key, name in self._allowed.items() if str(folder / f"{name}{PUBLIC_SUFFIX}") in same}

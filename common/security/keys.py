@@ -16,6 +16,7 @@ import zmq
 from zmq.utils import z85
 
 from common.errors import ConfigError
+from common.open_files import is_shortage
 
 TRAINER_KEY, TRAINER_PUBLIC, SCORER_KEY, ALLOWED = "trainer.key", "trainer.pub", "scorer.key", "allowed"
 PUBLIC_SUFFIX = ".pub"
@@ -59,7 +60,8 @@ def read_allowed(folder: Path) -> tuple[dict[str, str], list[str]]:
     """The keys that may connect, public key in Z85 to the name of its file, and what is wrong with files left out.
 
     Raises:
-        ConfigError: no such folder, one that others may use, or one with too many files.
+        ConfigError: no such folder, one that others may use, or one with too many files; or, with an OSError as its
+            cause, no descriptor to read one of them with.
     """
     check_private(folder, is_folder=True)
     try:
@@ -74,6 +76,8 @@ def read_allowed(folder: Path) -> tuple[dict[str, str], list[str]]:
         try:
             allowed[read_public(folder / name).decode("ascii")] = name.removesuffix(PUBLIC_SUFFIX)
         except ConfigError as error:
+            if is_shortage(error.__cause__):
+                raise
             wrong.append(str(error))
     return allowed, wrong
 
@@ -92,6 +96,11 @@ def stamp_of(*paths: Path) -> Stamp:
     Of a path that cannot be looked at it equals no other: whoever compares reads again.
     """
     return tuple(mark for path in paths for mark in _marks(path))
+
+
+def same_since(stamp: Stamp) -> set[str]:
+    """The paths of a stamp whose own mark is what it was. Opens nothing, and so needs no descriptor."""
+    return {str(path) for path, *figures in stamp if _mark(Path(str(path)))[1:] == tuple(figures)}
 
 
 def _marks(path: Path) -> list[tuple[object, ...]]:

@@ -31,12 +31,12 @@ WORKLOADS = {"images": IMAGES, "digits": DIGITS}
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Prints tables and a JSON line; returns what the line holds."""
     parser = argparse.ArgumentParser(prog="bench_service", description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, help="pairs of blocks for each ratio (default 9, with --quick 2)")
+    parser.add_argument("--pairs", type=int, help="pairs of blocks for each ratio (default 15, with --quick 2)")
     parser.add_argument("--block-s", type=float, help="seconds of a timed block (default 2, with --quick 0.1)")
     parser.add_argument("--workload", choices=[*WORKLOADS, "all"], help="default all, with --quick digits")
     parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing")
     chosen = parser.parse_args(argv)
-    num_pairs = chosen.pairs or (2 if chosen.quick else 9)
+    num_pairs = chosen.pairs or (2 if chosen.quick else 15)
     block_s = chosen.block_s or (0.1 if chosen.quick else 2.0)
     workload = chosen.workload or ("digits" if chosen.quick else "all")
     names = list(WORKLOADS) if workload == "all" else [workload]

@@ -49,8 +49,8 @@ SKIPPING = (
 MOVES = {
     FORWARD: "more scorers, a lower precision, or fewer candidates",
     LEASES: "smaller chunks, or faster scorers; more of them are not asked",
-    IO_FIRST: "weights from other ranks too (all hold the same), push less often, choose the next scorer from a heap",
-    IO_OTHER: "larger chunks; choose the next scorer from a heap instead of looking at all",
+    IO_FIRST: "weights from other ranks too (all hold the same), push less often",
+    IO_OTHER: "larger chunks",
     ZMQ: "weights from every rank (W times), more threads, scorers that pass weights on, push less often",
     NETWORK: "weights from every rank (W times), scorers that pass weights on, push less often",
     AGE: "as for the slowest of network, threads and I/O thread; or a higher --max-staleness",

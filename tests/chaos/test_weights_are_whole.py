@@ -24,8 +24,9 @@ from tests.service.peers import hello
 from tests.service.test_service_protocol import CHUNK, GENERATION, TERMS
 from trainer.leases import LeaseBook, Pace
 from trainer.pool import Pool
-from trainer.publisher import Publisher, Slot
+from trainer.publisher import Publisher
 from trainer.service import Service
+from trainer.slot import Slot
 
 WITHIN_S = 60.0
 NUM_PUSHES = 2_000

@@ -62,6 +62,12 @@ def test_errors_of_our_own_rise() -> None:
         cli.guard(fail)
 
 
+def test_an_error_that_a_full_disk_does_not_take_keeps_its_exit_code() -> None:
+    command = [sys.executable, "-c", "import sys; from common.cli import main; sys.exit(main(['trian']))"]
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run(command, stderr=full, timeout=60, cwd=REPOSITORY, check=False).returncode == 2
+
+
 @pytest.mark.parametrize("command", ["trainer", "scorer"])
 def test_a_wrong_option_ends_the_process_with_code_2_and_one_line(command: str) -> None:
     for ended in (marginstream(command, "--theads", "3"), call("-m", command, "--theads", "3")):

@@ -182,6 +182,15 @@ def test_a_flag_for_mode_or_method_wins_over_the_other_one_in_a_file(tmp_path: P
         ("--candidates 31", "--candidates must be at least --batch-size (32), got 31"),
         ("--candidates 96 --chunk-size 64", "--candidates must be a multiple of --chunk-size (64), got 96"),
         ("--chunk-size 321", "--chunk-size must be at most the candidates of a step (320, for auto), got 321"),
+        (
+            "--batch-size 8192 --chunk-size 65537",
+            "--chunk-size must be at most 65536, for scorers to take it as one lease, got 65537; give a smaller one",
+        ),
+        ("--batch-size 32769", "got 65538, its default for --batch-size 32769; give a smaller one"),
+        (
+            "--batch-size 32769 --candidates 131076",
+            "got 65538, its default for --batch-size 32769; give a smaller one that divides --candidates (131076)",
+        ),
         ("--push-every 9 --max-staleness 7", "--max-staleness must be at least --push-every - 1 (8), got 7"),
         ("--optim.nesterov --optim.momentum 0", "--optim.nesterov needs"),
         ("--optim.nesterov --optimizer adam", "--optim.nesterov needs"),
@@ -253,6 +262,13 @@ def test_the_default_chunk_divides_the_candidates_and_holds_a_batch(batch_size: 
     assert candidates % options.resolved_chunk_size == 0
     assert options.resolved_chunk_size >= batch_size
     TrainerOptions(batch_size=batch_size, candidates=candidates, chunk_size=options.resolved_chunk_size)
+
+
+def test_a_chunk_has_as_many_positions_as_a_lease_and_no_limit_where_nothing_is_leased() -> None:
+    assert TrainerOptions(batch_size=32768).resolved_chunk_size == 65536
+    assert TrainerOptions(batch_size=32769, chunk_size=32769).resolved_chunk_size == 32769
+    assert TrainerOptions(mode="fresh", batch_size=32769).resolved_chunk_size == 327690
+    assert TrainerOptions(mode="uniform", batch_size=100_000).batch_size == 100_000
 
 
 def test_fresh_mode_scores_all_candidates_of_a_step_in_one_chunk() -> None:

@@ -1,5 +1,6 @@
 """The run folder: who may use it, what it holds, and that its files are whole."""
 
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,6 @@ from common.run_folder import (
     claim_folder,
     default_out,
     next_generation,
-    replace_file,
     write_options,
 )
 
@@ -77,6 +77,18 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
         claim_folder(options(tmp_path / "file"))
 
 
+def test_a_disk_that_is_full_at_the_start_is_named_and_no_folder_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("common.run.replace_file", full)
+    with pytest.raises(ConfigError, match=r"--out: cannot write to .*new: No space left on device; free space"):
+        Run(options(tmp_path / "new")).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
 def supervised(folder: Path) -> TrainerOptions:
     """What `run` does before it starts a trainer, and the options with which that trainer then starts."""
     run = RunOptions.model_validate({"out": folder, "log": QUIET})
@@ -120,19 +132,6 @@ def test_each_start_raises_the_generation(tmp_path: Path) -> None:
     (tmp_path / "generation").write_text("many")
     with pytest.raises(ConfigError, match="must hold a number, got 'many'"):
         next_generation(tmp_path)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "summary.json"
-    replace_file(path, "old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        replace_file(path, "new")
-    assert path.read_text() == "old"
 
 
 def test_curves_are_written_under_the_tags_of_the_metrics(tmp_path: Path) -> None:

@@ -102,14 +102,19 @@ def test_a_killed_rank_has_the_group_start_again_where_it_was_saved(processes: P
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_ranks_learn_what_one_rank_learns_from_as_many_samples(processes: Processes) -> None:
-    """Held-out accuracy of stale runs over three seeds: within two standard errors of the difference."""
+    """Held-out accuracy of stale runs over three seeds: within two standard errors of the difference.
+
+    Both wait for scores: where one fell back to uniform batches more often than the other, as the machine's load has
+    it, they would differ in how much they select, which moves the accuracy more than the number of ranks does.
+    """
     learning = ("--data", "digits", "--model", "small", "--mode", "stale", "--method", "mms", "--steps", "600")
     accuracies: dict[int, list[float]] = {1: [], 2: []}
     for seed in range(3):
         for size, batch_size in ((1, 64), (2, 32)):
             out = f"out-{size}-{seed}"
             endpoint = processes.endpoint(out)
-            flags = (*learning, "--seed", str(seed), "--batch-size", str(batch_size), "--listen", endpoint)
+            sizes = ("--batch-size", str(batch_size), "--candidates", str(4 * batch_size))
+            flags = (*learning, *WAITING, *sizes, "--seed", str(seed), "--listen", endpoint)
             trainers = ranks(processes, out, *flags, size=size)
             scorers = [
                 processes.scorer(f"{out}-scorer-{number}", endpoint, "--data", "digits", "--model", "small")
@@ -119,7 +124,7 @@ def test_two_ranks_learn_what_one_rank_learns_from_as_many_samples(processes: Pr
                 trainer.succeeds(within_s=200)
             end_in_order(*scorers)
             summary = processes.summary(out)
-            assert summary["selected_fraction"] > 0.5, "too few scores to compare"
+            assert summary["selected_fraction"] == 1.0, "some steps trained on samples that were not selected"
             accuracies[size].append(summary["accuracy"])
     one, two = np.array(accuracies[1]), np.array(accuracies[2])
     error = np.sqrt(one.var(ddof=1) / 3 + two.var(ddof=1) / 3)

@@ -1,17 +1,10 @@
 """A trainer of several ranks for a Link, each rank driven by a test message by message."""
 
 import contextlib
-import functools
 from typing import Any
 
-import pytest
-
-import scorer.dialogue
-import scorer.link
-from common import buckets
 from common.endpoints import rank_endpoint
 from common.protocol import Candidates, Heartbeat, Hello, Lease, decode
-from common.transport import IOThread
 from scorer.inbox import Work
 from scorer.link import Link
 from tests.service.peers import HandMadeTrainer, answer, until
@@ -59,13 +52,6 @@ class SeveralRanks:
         for rank in range(1, W):
             self.welcome(rank, session=session)
         until(lambda: num_in_session(link) == W, "all sessions")
-
-
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small weights, and a scorer that does every few milliseconds what it does ten times a second."""
-    monkeypatch.setattr(buckets, "BUCKET_BYTES", 1000)
-    monkeypatch.setattr(scorer.dialogue, "HELLO_EVERY_S", 0.02)
-    monkeypatch.setattr(scorer.link, "IOThread", functools.partial(IOThread, tick_s=0.01))
 
 
 def num_in_session(link: Link) -> int:

@@ -1,4 +1,4 @@
-"""Scorers are told that their trainer has ended, unless ranks that lost one of their own are started again."""
+"""Scorers are told that their trainer has ended, unless it may be started again and go on."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import pytest
 
 from common.config import TrainerOptions
 from common.data.sources import open_source
-from common.errors import MarginstreamError, NoScorer, RankLost
+from common.errors import NoScorer, PeerTimeout, RankLost
 from common.models import build_model
 from common.protocol import Goodbye, Revoke
 from tests.service.peers import HandMadeScorer
@@ -32,13 +32,22 @@ def test_scorers_that_are_to_look_for_the_next_trainer_hear_no_goodbye(
 
 
 @pytest.mark.parametrize(
-    ("error", "says_farewell"), [(RankLost("rank 1 has ended"), False), (NoScorer("none came"), True)]
+    ("error", "says_farewell"),
+    [
+        (NoScorer("none came"), True),
+        (KeyboardInterrupt(), True),
+        (RankLost("rank 1 has ended"), False),
+        (PeerTimeout("no scores came"), False),
+        (RuntimeError("CUDA out of memory"), False),
+    ],
 )
-def test_only_a_lost_rank_leaves_scorers_waiting(error: MarginstreamError, says_farewell: bool) -> None:
+def test_scorers_wait_for_the_next_trainer_unless_it_would_end_likewise(
+    error: BaseException, says_farewell: bool
+) -> None:
     options = TrainerOptions(data="synthetic", steps=2)
     source = open_source(options)
     batches = SelectedBatches(options, source, build_model(options.model, source.sample, seed=0))
-    with contextlib.suppress(MarginstreamError), batches:
+    with contextlib.suppress(type(error)), batches:
         raise error
     link = batches.watched.link
     assert link is not None

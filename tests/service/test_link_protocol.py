@@ -10,7 +10,6 @@ import zmq
 from msgspec.structs import replace
 
 import scorer.dialogue
-from common import buckets
 from common.errors import PeerTimeout, Rejected
 from common.protocol import (
     Candidates,
@@ -32,13 +31,14 @@ from common.protocol import (
     Welcome,
 )
 from common.security.credentials import Insecure
-from scorer import staging
 from scorer.inbox import MAX_FEEDBACK
 from scorer.link import Link
 from scorer.staging import StagedWeights
 from tests.service.peers import WITHIN_S, HandMadeTrainer, answer, bytes_of, hello, until
 
 GENERATION = 7
+
+pytestmark = pytest.mark.usefixtures("small_buckets")
 
 
 def version(step: int) -> Version:
@@ -47,18 +47,6 @@ def version(step: int) -> Version:
 
 def lease(number: int, *, oldest_step: int = 0, generation: int = GENERATION) -> Lease:
     return Lease(number, generation, 4 * number, 4 * number + 4, b"", oldest_step, 60.0)
-
-
-@pytest.fixture(autouse=True)
-def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "BUCKET_BYTES", 100)
-    monkeypatch.setattr(staging, "WINDOW", 4)
-
-
-@pytest.fixture
-def trainer() -> Iterator[HandMadeTrainer]:
-    with HandMadeTrainer() as opened:
-        yield opened
 
 
 def make_link(trainer: HandMadeTrainer, connect_s: float = WITHIN_S, backend: str = "torch") -> Link:

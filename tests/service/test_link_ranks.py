@@ -1,7 +1,5 @@
 """The scorer's side of the protocol with a trainer of several ranks: one session with each, weights from the first."""
 
-from collections.abc import Iterator
-
 import pytest
 from msgspec.structs import replace
 
@@ -29,27 +27,11 @@ from tests.service.several_ranks import (
     is_greeted,
     is_served,
     num_in_session,
-    quick,
     take,
 )
 from tests.service.test_link_protocol import GENERATION, feedback, lease, make_link, version
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick(monkeypatch)
-
-
-@pytest.fixture
-def ranks() -> Iterator[SeveralRanks]:
-    with SeveralRanks() as opened:
-        yield opened
-
-
-@pytest.fixture
-def link(ranks: SeveralRanks) -> Iterator[Link]:
-    with make_link(ranks[0]) as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("quick_ranks")
 
 
 # -- the way it should be ---------------------------------------------------------------------------------------------

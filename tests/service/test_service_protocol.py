@@ -463,6 +463,20 @@ def test_a_scorer_that_beats_without_progress_is_set_aside_until_it_moves() -> N
         assert stuck.hear(Lease).start == 8, "welcome back"
 
 
+def test_a_scorer_set_aside_while_its_weights_were_on_their_way_serves_once_they_are_loaded() -> None:
+    with Trainer(replace(TERMS, lease_s=60.0)) as trainer:
+        scorer = trainer.scorer()
+        scorer.join()
+        trainer.tick(61.0)
+        assert trainer.events["scorers stuck"] == 1
+        assert len(scorer.hear(Revoke).leases) == 2
+        scorer.say(Heartbeat(0, None, (), 0))
+        scorer.say(Heartbeat(0, V0, (), 0))
+        until(lambda: trainer.service.sessions.num_serving)
+        trainer.tick(0.0)
+        assert [scorer.hear(Lease).start for _ in range(2)] == [0, 4]
+
+
 def test_a_slow_scorer_that_goes_on_is_not_stuck() -> None:
     with Trainer(replace(TERMS, lease_s=60.0)) as trainer:
         slow = trainer.scorer()

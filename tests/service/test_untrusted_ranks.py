@@ -1,6 +1,5 @@
 """What a scorer makes of ranks that are broken or hostile, over real sockets."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,25 +9,10 @@ from common.protocol import TAG_BYTES, Error, Goodbye, Hello, encode
 from scorer.link import Link
 from tests.common.protocol.test_sessions import NAMED
 from tests.service.peers import HandMadeTrainer, until
-from tests.service.several_ranks import SeveralRanks, W, is_served, num_in_session, quick
+from tests.service.several_ranks import SeveralRanks, W, is_served, num_in_session
 from tests.service.test_link_protocol import GENERATION, make_link, version
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick(monkeypatch)
-
-
-@pytest.fixture
-def ranks() -> Iterator[SeveralRanks]:
-    with SeveralRanks() as opened:
-        yield opened
-
-
-@pytest.fixture
-def link(ranks: SeveralRanks) -> Iterator[Link]:
-    with make_link(ranks[0]) as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("quick_ranks")
 
 
 def refused(trainer: HandMadeTrainer) -> str:

@@ -6,27 +6,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from common import buckets
 from common.errors import ProtocolError
 from common.protocol import Error, Goodbye, Heartbeat, Lease, Version, VersionHint, WeightsGone
 from common.protocol.limits import MAX_LEASES
-from scorer import inbox, staging
+from scorer import inbox
 from scorer.dialogue import STRIKES_AT_ONCE
 from scorer.link import Link
 from tests.service.peers import HandMadeTrainer, weights_of
 from tests.service.test_link_protocol import GENERATION, lease, load, make_link, resident, version
 
-
-@pytest.fixture(autouse=True)
-def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "BUCKET_BYTES", 100)
-    monkeypatch.setattr(staging, "WINDOW", 4)
-
-
-@pytest.fixture
-def trainer() -> Iterator[HandMadeTrainer]:
-    with HandMadeTrainer() as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("small_buckets")
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Checkpoints are whole or absent, the last few stay, and a damaged one is passed over."""
 
 import logging
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,18 +102,6 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_raises_an_alarm(
     state = checkpoints.load()
     assert state is not None
     assert state["step"] == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system needs a right that this process has not")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_on_a_disk_that_is_really_full_the_previous_checkpoint_is_kept_and_the_next_one_that_fits_is_written(

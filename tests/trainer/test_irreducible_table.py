@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import ConfigError
-from trainer.irreducible_table import load_irreducible
+from common.errors import ConfigError, NotWritten
+from trainer.irreducible_table import load_irreducible, write_table
 
 
 def refusal(path: Path, num_samples: int = 3, data: str = "abc") -> str:
@@ -92,3 +92,14 @@ def test_other_data_of_equal_number_are_refused(tmp_path) -> None:
 def test_losses_that_are_not_finite_are_counted(tmp_path) -> None:
     path = save(tmp_path / "x.pt", losses=torch.tensor([0.0, torch.nan, torch.inf]))
     assert refusal(path) == (f"--irreducible {path}: 2 of 3 losses are not finite; make it again with a lower --lr")
+
+
+def test_a_disk_without_room_for_the_table_is_said_and_no_half_of_it_stays(tmp_path, monkeypatch) -> None:
+    def full(table, file) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NotWritten, match=r"cannot be written to .*x\.pt: No space left on device; free space there"):
+        write_table(tmp_path / "x.pt", {})
+    assert not list(tmp_path.iterdir())

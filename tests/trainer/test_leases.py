@@ -123,6 +123,17 @@ def test_a_reissued_lease_is_asked_for_weights_of_the_step_that_now_uses_it() ->
     assert issue(leases, next_step=9, announced=9).oldest_step == 9 + 1 - 4
 
 
+def test_a_reissued_lease_counts_only_the_chunks_before_it() -> None:
+    leases = book(max_staleness=4)
+    held = [issue(leases, next_step=4, announced=4) for _ in range(6)]
+    leases.accept(1, held[1].lease)
+    leases.accept(1, held[3].lease)
+    leases.expire([held[2].lease])
+    assert issue(leases, next_step=4, announced=4).oldest_step == 1, "two are before it, three behind it"
+    leases.expire([held[0].lease])
+    assert issue(leases, next_step=4, announced=4).oldest_step == 0, "it is the first"
+
+
 def test_nothing_is_leased_for_steps_past_the_start_of_the_annealing() -> None:
     leases = book(stop_step=3)
     issued = [issue(leases, next_step=2) for _ in range(5)]

@@ -40,3 +40,8 @@ def test_words_name_every_phase_that_took_time() -> None:
         "busy 10.0% of the time and the one that talks to scorers 5.0%. Time of the scorers: reading 10.0%, scoring "
         "60.0%, loading weights 10.0%, answering 10.0%, idle 10.0%."
     )
+
+
+def test_scorers_that_were_last_heard_before_they_worked_have_no_shares() -> None:
+    assert Profile.of(10.0, {"step": 6.0}, {}, Spent(0, 0, 0, 0, idle_s=2)).scorers == {}
+    assert Profile.of(10.0, {"step": 6.0}, {}, Spent(0, 0, load_s=1, answer_s=0, idle_s=3)).scorers["idle"] == 0.75

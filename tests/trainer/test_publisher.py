@@ -13,7 +13,8 @@ from common import buckets
 from common.protocol import Version, Weights
 from common.weights import FlatLoader, load_flat
 from scorer.staging import StagedWeights, Transfer
-from trainer.publisher import Publisher, Slot
+from trainer.publisher import Publisher
+from trainer.slot import Slot
 
 GENERATION = 7
 WITHIN_S = 20.0

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.processes import SAME_SIGNAL_S
 from trainer import stopping
-from trainer.stopping import EVALUATION_S, SAME_SIGNAL_S, Stopping
+from trainer.stopping import EVALUATION_S, Stopping
 
 
 class Clock:

@@ -3,7 +3,7 @@
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,26 +17,16 @@ from common.errors import ConfigError
 from common.models import build_model
 from common.run import Run
 from common.run_folder import held_folder
-from trainer import loop, record, stopping
+from tests.trainer.runs import OPTIONS, summary, train
+from trainer import record, stopping
 from trainer.evaluate import evaluate
 from trainer.ranks.ballot import Agreed
 from trainer.stream import SelectedBatches
 from trainer.training import Training
 
-OPTIONS: dict[str, Any] = {
-    "data": "synthetic", "synthetic": {"num_samples": 200}, "model": "small", "mode": "fresh", "steps": 40,
-    "batch_size": 8, "candidates": 24, "device": "cpu", "threads": 1, "checkpoint": {"every": 5, "keep": 9},
-    "log": {"log_every": 1, "eval_every": 10, "tensorboard": False, "trace": True, "gallery": False},
-}  # fmt: skip
 Stop = Callable[[int], None]
 
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("own_handlers")
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +53,6 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Stop:
         monkeypatch.setattr(record, "evaluate", evaluate_and_stop)
 
     return arrange
-
-
-def train(folder: Path, *, resume: bool = False, **more: Any) -> int:
-    return loop.main(TrainerOptions.model_validate({**OPTIONS, "out": folder, "resume": resume, **more}))
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return read
 
 
 def assert_same_run(folder: Path, whole: Path) -> None:

@@ -3,7 +3,8 @@
 from torch import nn
 
 from common.protocol import Version
-from trainer.publisher import Publisher, Slot
+from trainer.publisher import Publisher
+from trainer.slot import Slot
 from trainer.weights_desk import WeightsDesk
 
 GENERATION = 7

@@ -9,10 +9,10 @@ from common.experiment.children import Child, StopSignals, await_end
 from common.experiment.compare.board import Board, Running
 from common.experiment.compare.show import BoardDisplay, ended_line
 from common.experiment.compare.trials import Trial, check_is_free, clear, record_of
-from common.experiment.compare.workplace import try_lock
 from common.experiment.display import short
-from common.experiment.supervise import STOP_S, TICK_S, go_silent
-from common.processes import start
+from common.experiment.supervise import END_S, TICK_S, go_silent
+from common.locks import try_lock
+from common.processes import SAME_SIGNAL_S, TERM_S, start
 
 END_OF_LOG = "; the end of "
 CLOSING = ("Run folder: ", "scorer-", "Started again: ", "Go on with: ")  # what `run` says after the error
@@ -112,23 +112,36 @@ class Runner:
         return error
 
     def _end_all(self, board: Board) -> None:
-        """Asks what still runs to save and end, and insists after a further signal or too long a time."""
+        """Asks what still runs to save and end; passes a further signal on, and insists after one more or too long.
+
+        A run that is killed cannot end its processes: those that hang would be left behind.
+        """
         children = [running.child for running in board.running]
         if not children:
             return
-        so_far = len(self._stop.received)
         what = "the run is" if len(children) == 1 else "the runs are"
         board.status = f"{what} told to end and will be repeated; once more ends everything at once"
+        told_at = time.monotonic()
         for child in children:
             child.terminate()
+        if not await_end(children, END_S, tick=self._until_another_signal(board)):
+            patient = self._until_another_signal(board)
+            await_end(children, told_at + 2 * SAME_SIGNAL_S - time.monotonic(), tick=patient)  # else taken for the same
+            for child in children:
+                child.terminate()
+            await_end(children, TERM_S, tick=patient)
+        for child in children:
+            child.kill()
+
+    def _until_another_signal(self, board: Board) -> Callable[[], bool]:
+        """A tick that shows the board and says whether to go on waiting: not once a further signal has come."""
+        so_far = len(self._stop.received)
 
         def tick() -> bool:
             self._show(board)
             return len(self._stop.received) == so_far
 
-        await_end(children, STOP_S, tick=tick)
-        for child in children:
-            child.kill()
+        return tick
 
     def _show(self, board: Board, *, now: bool = False) -> None:
         for running in board.running:

@@ -11,7 +11,7 @@ from common.errors import ConfigError
 from common.experiment.compare.arms import Arm
 from common.experiment.records import PILOTS, RunRecord, load_record
 from common.experiment.summarise import flatten
-from common.run_folder import OPTIONS, SUMMARY
+from common.run_folder import OPTIONS, SUMMARY, is_complete
 
 RUNS = "runs"
 PILOT_SEED = 0
@@ -69,7 +69,7 @@ def record_of(trial: Trial) -> RunRecord | None:
         record = load_record(trial.folder)
     except ConfigError:
         return None  # damaged, or of another version
-    if "stopped_by" in record.summary or _identity(record.options) != _identity(trial.options):
+    if not is_complete(record.summary) or _identity(record.options) != _identity(trial.options):
         return None
     return record
 

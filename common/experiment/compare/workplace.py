@@ -1,21 +1,21 @@
 """The folder of a comparison: whose it is, what it was made with, and who works in it."""
 
 import contextlib
-import fcntl
 import os
 import re
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common.config import to_toml
 from common.config.base import COMMAND_FIELDS
 from common.config.compare import CompareOptions
 from common.errors import ConfigError
 from common.experiment.display import short
-from common.run_folder import replace_file
+from common.locks import try_lock
+from common.whole_files import replace_file
 
 COMPARE, LOCK = "compare.toml", ".lock"
 OURS = frozenset({COMPARE, LOCK, "runs", "pilots", "results.json", "report.html", "figures"})
@@ -62,15 +62,6 @@ def claimed(folder: Path, options: CompareOptions) -> Iterator[None]:
             _check_same(folder, table)
         replace_file(folder / COMPARE, to_toml(table))
         yield
-
-
-def try_lock(file: IO[bytes]) -> bool:
-    """Whether nobody else holds the open file's lock; then it is held until all who inherited the file have ended."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _check_same(folder: Path, table: Mapping[str, Any]) -> None:

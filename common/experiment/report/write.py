@@ -11,7 +11,7 @@ from common.experiment.report.figures import PICTURES, SECTIONS
 from common.experiment.report.page import Shown, ShownSection, page
 from common.experiment.report.study import Study
 from common.experiment.results import Results
-from common.run_folder import replace_file
+from common.whole_files import replace_file
 
 REPORT, FIGURES = "report.html", "figures"
 _NAMES = [*(entry.name for section in SECTIONS for entry in section.entries), PICTURES.name]

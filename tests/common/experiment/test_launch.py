@@ -64,6 +64,26 @@ def test_the_rank_that_failed_is_named_with_its_log(workplace: Make) -> None:
     assert "Go on with: marginstream run --config out/options.toml --resume" in out.splitlines()
 
 
+def test_a_trainer_that_could_not_write_all_it_leaves_has_its_summary_shown_and_then_its_error(workplace: Make) -> None:
+    leaves = "record(step=50); summarise('Trained well.', unwritten={'model.pt': 'No space left on device'})"
+    code, out, err = workplace(f"{leaves}; sys.stderr.write('error: no room for model.pt\\n'); sys.exit(2)").run(
+        "--scorers", "0"
+    )
+    assert code == 2
+    assert err == "error: no room for model.pt\n"
+    assert out.splitlines()[-3:] == [
+        "Trained well.",
+        "Go on with: marginstream run --config out/options.toml --resume",
+        "Run folder: out",
+    ]
+
+
+def test_a_model_is_never_discarded_with_its_folder_even_where_nothing_was_recorded(workplace: Make) -> None:
+    place = workplace("(folder / 'model.pt').touch(); sys.stderr.write('error: disk full\\n'); sys.exit(2)")
+    assert place.run("--scorers", "0")[::2] == (2, "error: disk full\n")
+    assert (place.out / "model.pt").exists()
+
+
 def test_traces_go_to_the_run_folder_and_are_named_at_the_end(workplace: Make) -> None:
     traces = "pathlib.Path(options['profile_to']).touch(); " + LEAVES_WITH_TRAINER
     place = workplace(

@@ -1,12 +1,16 @@
 """`marginstream run` as a process: what becomes of it when one of its processes dies, or somebody ends it."""
 
+import contextlib
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from common.experiment.supervise import status_of
+from common.experiment.supervise import STOP_S, status_of
+from common.processes import SAME_SIGNAL_S
 from common.run_folder import held_folder
 from tests.common.experiment.members import end, member
 from tests.common.experiment.progresses import metrics, run
@@ -236,8 +240,12 @@ def test_a_second_signal_ends_everything_at_once(workplace: Make) -> None:
     pid = int(place.told())
     process.send_signal(signal.SIGTERM)
     assert place.told() == "saving"
+    told_at = time.monotonic()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(SAME_SIGNAL_S)
     process.send_signal(signal.SIGINT)
     code, out, _ = finish(process)
+    assert time.monotonic() - told_at < STOP_S / 2
     assert code == 128 + signal.SIGTERM
     assert not is_alive(pid)
     assert "Ended by SIGTERM before the trainer had saved." in out

@@ -121,7 +121,7 @@ def test_looking_at_the_files_may_fail_and_only_closes_the_door(
 ) -> None:
     peer = trainer.hears(scorer(opened, trainer, Credentials(keys), CONTROL), CONTROL, b"hello")
 
-    def fail() -> None:
+    def fail(stamp: object) -> None:
         raise RuntimeError("bug")
 
     monkeypatch.setattr(trainer.gate, "_change_list", fail)

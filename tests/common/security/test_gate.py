@@ -8,10 +8,11 @@ import zmq
 
 from common.errors import EndpointError
 from common.security.credentials import Credentials, Insecure
+from common.security.gate import Gate
 from common.security.keys import KeyPair
 from common.transport import CONTROL, WEIGHTS, Channel, IOThread
 from tests.common.security.guarded import Trainer, knows, scorer
-from tests.common.transport.sides import TCP, WITHIN_S, Recorder, Side, call, raw_dealer, until
+from tests.common.transport.sides import MIB, TCP, WITHIN_S, Recorder, Side, call, raw_dealer, until
 
 
 @pytest.mark.parametrize("channel", [CONTROL, WEIGHTS])
@@ -199,3 +200,23 @@ def test_the_log_names_no_key_and_is_not_filled_by_those_who_knock(
     for path in (*keys.rglob("*.*"), *stranger.rglob("*.*")):
         for line in path.read_text().splitlines():
             assert line.partition('"')[2].strip('"') not in caplog.text or '"' not in line
+
+
+def test_a_frame_of_exactly_the_limit_arrives_in_its_box_and_a_larger_one_does_not(
+    opened: contextlib.ExitStack, keys: Path
+) -> None:
+    side = Side(security=Gate(keys), max_frame_bytes=MIB)
+    opened.callback(side.io.stop)
+    endpoint = side.io.bind(CONTROL, TCP)
+    side.io.start()
+    own = Side(security=Credentials(keys))
+    opened.callback(own.io.stop)
+    own.io.connect(CONTROL, endpoint)
+    own.io.start()
+    for frame in (bytes(MIB), bytes(MIB - 33), b"small"):
+        until(lambda frame=frame: own.send(CONTROL, [frame]) is not False)
+        assert side.recorder.next()[2] == [frame]
+    own.send(CONTROL, [bytes(MIB + 65)])
+    own.recorder.tick = lambda: own.io.send(CONTROL, [b"connected again"])
+    while (got := side.recorder.next()[2][0]) != b"connected again":
+        assert len(got) <= MIB

@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
+from common.experiment import children
 from common.experiment.children import Child, StopSignals
+from common.experiment.compare import runner as runner_module
 from common.experiment.compare.arms import read_arms
 from common.experiment.compare.runner import Runner, in_one_line
 from common.experiment.compare.show import PlainBoard
 from common.experiment.compare.trials import Trial, plan_trials, record_of
-from common.experiment.compare.workplace import try_lock
+from common.experiment.supervise import LEAVE_S, STOP_S
+from common.locks import try_lock
+from common.processes import KILL_S, TERM_S
 from tests.common.experiment.planted import evaluation, plant
 
 Begin = Callable[[Trial, str | None], Child]
@@ -106,6 +110,46 @@ def test_a_signal_ends_the_running_child_and_starts_no_other(trials: list[Trial]
         assert stop.received == [signal.SIGTERM]
     assert errors == {}
     assert [child.code for child in fake.children] == [0, 128 + signal.SIGTERM]
+
+
+def test_a_further_signal_is_passed_on_so_that_a_run_can_end_what_hangs(
+    trials: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (children, runner_module):
+        monkeypatch.setattr(module, "SAME_SIGNAL_S", 0.0)
+    heard = tmp_path / "heard"
+    code = (
+        "import signal, sys\nheard = []\n"
+        "def hear(*_):\n    heard.append(1); open(sys.argv[0], 'a').write('x'); len(heard) < 2 or sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, hear); open(sys.argv[0], 'w').close()\nwhile True: signal.pause()"
+    ).replace("sys.argv[0]", repr(str(heard)))
+
+    class Insisting(PlainBoard):
+        def show(self, board: object, *, now: bool = False) -> None:
+            if heard.exists() and len(heard.read_text()) == len(stop.received) < 2:
+                signal.raise_signal(signal.SIGINT)
+
+    fake = Fake(uniform=code)
+    with StopSignals() as stop:
+        Runner(stop, Insisting(io.StringIO()), begin=fake).run("toy", trials[:1])
+    assert heard.read_text() == "xx"
+    assert fake.children[0].ended_by == "exit code 7"
+
+
+def test_a_run_has_the_time_to_end_a_trainer_that_hangs_before_it_is_killed_itself(
+    trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(runner_module, "await_end", lambda children, within_s, *, tick: waited.append(within_s))
+
+    def begin(trial: Trial, device: str | None) -> Child:
+        signal.raise_signal(signal.SIGTERM)
+        return fake(trial, device)
+
+    fake = Fake(uniform="sleep")
+    with runner(begin) as (run, _, _):
+        run.run("toy", trials[:1])
+    assert waited[0] > STOP_S + LEAVE_S + TERM_S + KILL_S
 
 
 def test_an_error_of_our_own_leaves_no_child_behind(trials: list[Trial]) -> None:

@@ -1,6 +1,7 @@
 """Which runs a comparison makes, which of them are complete, and whose folder it is."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,18 @@ def test_a_complete_run_with_the_wanted_options_is_kept_whatever_its_device(tria
     assert record.summary["accuracy"] == 0.5
 
 
-def test_a_run_that_was_stopped_or_had_other_options_is_not_complete(trials: list[Trial]) -> None:
+def test_a_run_that_was_stopped_or_had_other_options_or_did_not_fit_on_the_disk_is_not_complete(
+    trials: list[Trial],
+) -> None:
     plant(trials[0].folder, trials[0].options, stopped_by="SIGTERM")
     plant(trials[1].folder, trials[1].options.model_copy(update={"lr": 0.5}))
     plant(trials[2].folder, trials[2].options.model_copy(update={"seed": 6}))
     plant(trials[3].folder, trials[3].options)
     (trials[3].folder / "summary.json").write_text("{")
     assert [record_of(trial) for trial in trials] == [None] * 4
+    shutil.rmtree(trials[0].folder)
+    plant(trials[0].folder, trials[0].options, unwritten={"model.pt": "No space left on device"})
+    assert record_of(trials[0]) is None
 
 
 def test_only_a_run_folder_is_cleared(trials: list[Trial]) -> None:
