@@ -4,6 +4,7 @@ import collections
 import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,8 @@ from trainer.service import Service
 from trainer.watching import Watching
 
 log = logging.getLogger(__name__)
+
+SETTLE_S = 1.0
 
 
 class ScorerLink:
@@ -232,6 +235,12 @@ class ScorerLink:
         for counter in counters:
             events.update(dict(counter))  # copied in one go: the I/O thread goes on counting
         return dict(events)
+
+    def settle(self) -> None:
+        """Have what was posted to the I/O thread until now be done, and counted; for `SETTLE_S` at most."""
+        done = threading.Event()
+        self._io.post(done.set)
+        done.wait(SETTLE_S)
 
     def summary(self) -> dict[str, Any]:
         traffic, publisher = self.service.traffic, self._publisher

@@ -247,4 +247,6 @@ class SelectedBatches:
 
     def summary(self) -> dict[str, Any]:
         """Figures of the whole run, for summary.json."""
+        if self._link is not None:
+            self._link.settle()
         return self.tally.summary()
