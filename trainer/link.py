@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import logging
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -121,8 +120,8 @@ class ScorerLink:
             self.service.reception.weights_port = port_of(self._io.bind(WEIGHTS, weights))
         return endpoint
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.service.says_farewell = is_final(sys.exception())  # else a supervisor may start another in this place
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self.service.says_farewell = is_final(error)  # else a supervisor may start another in this place
         self.pool.finish()
         self._closing.close()
         self.audits.close()
@@ -238,6 +237,8 @@ class ScorerLink:
 
     def settle(self) -> None:
         """Have what was posted to the I/O thread until now be done, and counted; for `SETTLE_S` at most."""
+        if not self._io.alive:
+            return
         done = threading.Event()
         self._io.post(done.set)
         done.wait(SETTLE_S)

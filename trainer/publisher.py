@@ -12,6 +12,7 @@ one more once two older versions are fetched at the same time, and at most `MAX_
 """
 
 import collections
+import logging
 import threading
 import time
 
@@ -19,14 +20,20 @@ import torch
 import zmq
 from torch import nn
 
-from common.buckets import bucket_checksum, bucket_span
+from common.buckets import WINDOW, bucket_checksum, bucket_span
 from common.protocol import Version
+from common.sparing_log import SparingLog
 from common.waiting import Wait
 from common.weights import Manifest, copy_groups, manifest_of, model_tensors
 from trainer.slot import Slot, Wire, new_slot
 
+log = logging.getLogger(__name__)
+
 WIRES: tuple[Wire, ...] = ("float32", "bf16")
 NUM_SLOTS = 3
+NO_MEMORY = (RuntimeError, MemoryError)  # torch's is the former
+FEW = WINDOW // 2  # frames that may have been read, though nobody was told yet
+LOG_EVERY_S = 10.0
 MAX_LEFT = 4  # buffers that are left to ZeroMQ until it has sent or dropped what it has of them
 
 
@@ -61,13 +68,14 @@ class Publisher:
         self._max_slots, self._silence_s = num_slots + 1, silence_s
         self._left: list[Slot] = []  # given up, with frames that ZeroMQ has not sent
         self._is_refused = False  # a push found no free slot
+        self._log = SparingLog(log, LOG_EVERY_S)
         self._newest: Slot | None = None
         self.skipped = 0
         self.pushed = 0
         self.stall_s = 0.0  # time the training thread spent in push
 
-    def _new_slot(self) -> Slot:
-        return new_slot(self._tensors, self.manifests, self._device)
+    def _new_slot(self, old: Slot | None = None) -> Slot:
+        return new_slot(self._tensors, self.manifests, self._device, old=old)
 
     def manifest(self, slot: Slot) -> Manifest:
         return self.manifests[slot.wire]
@@ -187,9 +195,15 @@ class Publisher:
             if last:
                 slot.pins.discard(session)
 
-    def has_left(self, peer: bytes) -> bool:
-        """Whether a connection still has frames of a version that was given up: it reads too slowly to get more."""
-        return any(owner == peer and not frame.done for slot in self._left for owner, frame in slot.queued)
+    def holds(self, version: Version) -> bool:
+        """Whether a version can be fetched; it may give way to others."""
+        with self._lock:
+            return any(slot.version == version and not slot.filling and not slot.is_empty for slot in self._slots)
+
+    def is_behind(self, peer: bytes) -> bool:
+        """Whether a connection has yet to read more than `FEW` frames of versions that were given up."""
+        unread = (owner == peer and not frame.done for slot in self._left for owner, frame in slot.queued)
+        return sum(unread) > FEW
 
     def release(self, session: int, *, dead: bool) -> None:
         """A session ended. What it still holds in ZeroMQ's queues is abandoned to it if it is dead."""
@@ -217,15 +231,24 @@ class Publisher:
             stalled = [slot for slot in held if time.monotonic() - slot.moved_at > self._silence_s]
             may_grow = not stalled and len(self._slots) < self._max_slots
             if not may_grow:
-                able = [slot for slot in stalled or held if len(self._left) < MAX_LEFT or not slot.queued]
+                able = [slot for slot in held if len(self._left) < MAX_LEFT or not slot.queued]
+                able = [slot for slot in able if slot in stalled] or able
                 for slot in sorted(able, key=lambda slot: slot.version or Version(0, 0))[-1:]:
                     slot.pins.clear()
                     slot.version, slot.abandoned = None, True
         if may_grow:
-            slot = self._new_slot()  # without the lock, for which a push would wait
-            with self._lock:
-                self._slots.append(slot)
+            self._grow()
         self._replace_abandoned()
+
+    def _grow(self) -> None:
+        try:
+            slot = self._new_slot()  # without the lock, for which a push would wait
+        except NO_MEMORY as error:
+            self._max_slots = len(self._slots)
+            log.warning("no memory for one more version of the weights (%s): slow scorers have to begin anew", error)
+            return
+        with self._lock:
+            self._slots.append(slot)
 
     def _replace_abandoned(self) -> None:
         """New memory for slots whose frames may never be taken; the newest one's turn comes later."""
@@ -239,6 +262,13 @@ class Publisher:
                         self._left.append(slot)
                         replaced.append(slot)
         for slot in replaced:
-            fresh = self._new_slot()  # without the lock, for which a push would wait
+            try:
+                fresh = self._new_slot(slot)  # without the lock, for which a push would wait
+            except NO_MEMORY as error:
+                self._log.say("memory", f"no memory for another version of the weights: {error}")
+                with self._lock:
+                    self._left.remove(slot)
+                    slot.filling = False  # free once what is queued has left
+                continue
             with self._lock:
                 self._slots[self._slots.index(slot)] = fresh

@@ -59,11 +59,22 @@ class Slot:
         return self.copied is None or self.copied.query()
 
 
-def new_slot(tensors: Sequence[Tensor], manifests: Mapping[Wire, Manifest], device: torch.device) -> Slot:
-    """Memory for a version of a model's tensors, cleared. Does not wait for what they are computed by."""
+def new_slot(
+    tensors: Sequence[Tensor], manifests: Mapping[Wire, Manifest], device: torch.device, *, old: Slot | None = None
+) -> Slot:
+    """Memory for a version of a model's tensors, cleared. Does not wait for what they are computed by.
+
+    Args:
+        old: a slot to replace, of which only the memory on the host is still read; that on a GPU is taken over.
+
+    Raises:
+        RuntimeError, MemoryError: there is no such memory.
+    """
     total_bytes = manifests["float32"].total_bytes
     if device.type == "cuda":
         host = torch.zeros(total_bytes, dtype=torch.uint8, pin_memory=True)
+        if old is not None:
+            return Slot(host, old.device, old.copies)
         aside = torch.cuda.Stream(device)  # the current one has training steps to compute first
         with torch.cuda.stream(aside):
             filled = torch.zeros_like(host, device=device)

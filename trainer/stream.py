@@ -16,6 +16,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -137,8 +138,10 @@ class SelectedBatches:
             self._closing = opened.pop_all()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._closing.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closing.__exit__(kind, error, traceback)
 
     def __iter__(self) -> Iterator[Batch]:
         self.tally.cost = count_cost(self._model, self._source)  # here, while scorers start

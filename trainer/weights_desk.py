@@ -90,7 +90,8 @@ class WeightsDesk:
         self._sessions.heard(session.peer)
         session.weights_peer = peer
         session.outgoing = [tracker for tracker in session.outgoing if not tracker.done]
-        if len(session.outgoing) > MAX_OUTGOING or self._publisher.has_left(peer):
+        is_behind = self._publisher.is_behind(peer) and self._publisher.holds(fetch.version)
+        if len(session.outgoing) > MAX_OUTGOING or is_behind:
             return 1  # it does not read what it asks for; it will ask again
         is_new = self._is_new(session, fetch)
         slot = self._publisher.open(fetch.version, session.id)

@@ -59,7 +59,7 @@ class Restarts:
         self._say(f"{scorer.now.fate()}; {nth} in {wait_s:g} s, see {short(scorer.now.log)}")
 
     def follow_trainer(self, trainer: Member) -> None:
-        """A trainer that fails with an error sends its scorers home; the one that goes on in its place wants them."""
+        """Scorers may have been sent home by a trainer before this one, which goes on in its place and wants them."""
         if not trainer.num_restarts:
             return
         for scorer in self._scorers:

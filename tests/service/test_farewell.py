@@ -44,11 +44,29 @@ def test_scorers_that_are_to_look_for_the_next_trainer_hear_no_goodbye(
 def test_scorers_wait_for_the_next_trainer_unless_it_would_end_likewise(
     error: BaseException, says_farewell: bool
 ) -> None:
-    options = TrainerOptions(data="synthetic", steps=2)
-    source = open_source(options)
-    batches = SelectedBatches(options, source, build_model(options.model, source.sample, seed=0))
+    batches = never_iterated()
     with contextlib.suppress(type(error)), batches:
         raise error
+    assert says_farewell is farewell_of(batches)
+
+
+def test_an_error_that_was_handled_before_is_not_this_end() -> None:
+    batches = never_iterated()
+    try:
+        raise RuntimeError("the run before")
+    except RuntimeError:
+        with batches:
+            pass
+    assert farewell_of(batches)
+
+
+def never_iterated() -> SelectedBatches:
+    options = TrainerOptions(data="synthetic", steps=2)
+    source = open_source(options)
+    return SelectedBatches(options, source, build_model(options.model, source.sample, seed=0))
+
+
+def farewell_of(batches: SelectedBatches) -> bool:
     link = batches.watched.link
     assert link is not None
-    assert link.service.says_farewell is says_farewell
+    return link.service.says_farewell

@@ -8,7 +8,7 @@ import zmq
 from torch import nn
 
 from common.protocol import Version
-from trainer.publisher import MAX_LEFT, NUM_SLOTS, Publisher
+from trainer.publisher import FEW, MAX_LEFT, NUM_SLOTS, Publisher
 from trainer.slot import Slot
 
 GENERATION = 7
@@ -154,12 +154,68 @@ def test_memory_is_bounded_whoever_stops_reading() -> None:
 def test_a_connection_that_has_not_read_what_gave_way_gets_nothing_more() -> None:
     publisher = publisher_of()
     slots = begin_slowly(publisher, 3)
-    frames = [queue_frame(publisher, slot, session, peer=b"%d" % session) for session, slot in enumerate(slots)]
+    frames = [
+        [queue_frame(publisher, slot, session, peer=b"%d" % session) for _ in range(FEW + 1)]
+        for session, slot in enumerate(slots)
+    ]
     for step in (3, 4, 5):
         push(publisher, step)
-    assert [publisher.has_left(b"%d" % session) for session in range(3)] == [False, False, True]
-    frames[2].set()
-    assert not publisher.has_left(b"2")
+    assert [publisher.is_behind(b"%d" % session) for session in range(3)] == [False, False, True]
+    assert [publisher.holds(version(step)) for step in range(3)] == [True, True, False]
+    frames[2][0].set()
+    assert not publisher.is_behind(b"2"), "the others may have been read by now"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError()])
+def test_without_memory_for_one_more_a_version_gives_way(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = publisher_of()
+    begin_slowly(publisher, 2)
+    refuse_memory(monkeypatch, error)
+    pushed = [push(publisher, step) is not None for step in range(2, 8)]
+    assert pushed == [True, False, False, True, True, True]
+    assert publisher.open(version(0), 0) is not None, "the older one"
+    assert publisher.open(version(1), 1) is None
+    assert len(publisher._slots) == NUM_SLOTS
+
+
+def test_without_memory_a_version_that_gave_way_is_free_again_when_its_frames_have_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher = publisher_of()
+    slots = begin_slowly(publisher, 2)
+    frames = [queue_frame(publisher, slot, session) for session, slot in enumerate(slots)]
+    refuse_memory(monkeypatch, RuntimeError("no memory"))
+    assert [push(publisher, step) is not None for step in range(2, 8)] == [True] + [False] * 5
+    assert publisher._left == []
+    for frame in frames:
+        frame.set()
+    assert push(publisher, 8) is not None
+
+
+def test_a_version_without_frames_gives_way_where_those_with_frames_cannot(clock: Clock) -> None:
+    publisher = publisher_of()
+    slots = begin_slowly(publisher, 3)
+    queue_frame(publisher, slots[0], 0)
+    for step in (3, 4):
+        push(publisher, step)
+    publisher._left = [waiting_slot(publisher) for _ in range(MAX_LEFT)]
+    clock.now += SILENCE_S + 1
+    publisher.open(version(1), 1)
+    publisher.open(version(2), 2)
+    assert any(push(publisher, step) is not None for step in range(5, 8))
+
+
+def refuse_memory(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object, **__: object) -> Slot:
+        raise error
+
+    monkeypatch.setattr("trainer.publisher.new_slot", refuse)
+
+
+def waiting_slot(publisher: Publisher) -> Slot:
+    slot = publisher._new_slot()
+    queue_frame(publisher, slot, 0)
+    return slot
 
 
 def test_a_push_that_must_not_be_skipped_waits_for_room_and_not_for_a_scorer() -> None:

@@ -17,3 +17,6 @@ def test_a_summary_counts_what_the_io_thread_has_yet_to_do() -> None:
         link._io.post(lambda: time.sleep(0.1))  # it is busy
         link._io.post(lambda: link.service.traffic.events.update(["feedback sent"]))
         assert batches.summary()["events"]["feedback sent"] == 1
+    started = time.monotonic()
+    batches.summary()
+    assert time.monotonic() - started < 0.5, "there is nothing to wait for"

@@ -87,7 +87,7 @@ def check_is_free(trial: Trial) -> None:
         return
     record = load_record(folder)  # a damaged one is for people to look at
     found, wanted = _identity(record.options), _identity(trial.options)
-    if "stopped_by" not in record.summary and found != wanted:
+    if is_complete(record.summary) and found != wanted:
         key = next(key for key in {**found, **wanted} if found.get(key) != wanted.get(key))
         raise ConfigError(
             f"{folder} holds a finished run with {key} = {found.get(key)}, and {trial.name} is to have "

@@ -11,7 +11,7 @@ from common.experiment.compare.verdict import verdict_of
 from common.experiment.records import PILOTS, FailedRun, RunRecord, load_record
 from common.experiment.results import RESULTS, Results, read_results
 from common.experiment.summarise import flatten, results_of
-from common.run_folder import OPTIONS, SUMMARY
+from common.run_folder import OPTIONS, SUMMARY, is_complete
 
 IN_MODE_NAME = "push_every"  # stale:64 is stale:push_every=64
 
@@ -42,7 +42,7 @@ def find_runs(folders: Iterable[Path]) -> Found:
         below = [path for path in below if PILOTS not in path.relative_to(folder).parts]
         for path in below:
             record = load_record(path) if (path / SUMMARY).is_file() else None
-            if record is None or "stopped_by" in record.summary:
+            if record is None or not is_complete(record.summary):
                 unfinished[path] = None
             else:
                 records[path.absolute()] = record
