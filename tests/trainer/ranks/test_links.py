@@ -44,7 +44,7 @@ def opened() -> Iterator[Open]:
         links = []
         for batches in on_every_rank(size, enter):
             assert isinstance(batches, SelectedBatches), batches
-            closing.callback(batches.__exit__)
+            closing.callback(batches.__exit__, None, None, None)
             assert batches._link is not None
             links.append(batches._link)
         return links
