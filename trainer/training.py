@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from torch import nn
@@ -71,10 +72,12 @@ class Training:
             self._closing = opened.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if kind is not None:
             self.checkpoints.hurry()  # other ranks may be gone
-        self._closing.close()
+        self._closing.__exit__(kind, error, traceback)
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, or from the beginning if there is none.

@@ -1,6 +1,7 @@
 """Scorers are told that their trainer has ended, unless it may be started again and go on."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,12 @@ from common.data.sources import open_source
 from common.errors import NoScorer, PeerTimeout, RankLost
 from common.models import build_model
 from common.protocol import Goodbye, Revoke
+from common.run import Run
 from tests.service.peers import HandMadeScorer
 from tests.service.test_service_protocol import Trainer
 from trainer import service
 from trainer.stream import SelectedBatches
+from trainer.training import Training
 
 
 @pytest.mark.parametrize("says_farewell", [True, False])
@@ -58,6 +61,17 @@ def test_an_error_that_was_handled_before_is_not_this_end() -> None:
         with batches:
             pass
     assert farewell_of(batches)
+
+
+def test_a_run_of_the_command_ends_by_the_error_that_ended_its_training(tmp_path: Path) -> None:
+    options = TrainerOptions(data="synthetic", steps=2, out=tmp_path / "run")
+    source = open_source(options)
+    model = build_model(options.model, source.sample, seed=0)
+    with contextlib.suppress(RankLost), Run(options) as run:
+        batches = SelectedBatches(options, source, model, generation=run.generation)
+        with Training(run, batches, source, model):
+            raise RankLost("rank 1 has ended")
+    assert not farewell_of(batches)
 
 
 def never_iterated() -> SelectedBatches:
