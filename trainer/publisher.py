@@ -3,38 +3,25 @@
     training thread: push ──► a free slot is filled (its own memory, so nothing sent is ever live)
     I/O thread:      ready ──► announced ──► buckets served from the slot while sessions fetch it
 
-A slot is reused only when it is not the newest version, no session fetches it and no frame of it is still queued; with
-no free slot the push is skipped and counted, and `make_room` sees to the next one. A slot whose frames may stay queued
-gets new memory: ZeroMQ frees the old when it has sent them or gives up the connection.
-
-Memory: a slot is as large as the model in float32, on a GPU twice, there and pinned on the host. There are `NUM_SLOTS`,
-one more once two older versions are fetched at the same time, and at most `MAX_LEFT` are left to ZeroMQ.
+Memory: a slot is as large as the model in float32, on a GPU twice, there and pinned on the host; `Slots` says how many
+there are, and which is free.
 """
 
 import collections
-import logging
-import threading
 import time
 
 import torch
-import zmq
 from torch import nn
 
-from common.buckets import WINDOW, bucket_checksum, bucket_span
+from common.buckets import bucket_checksum, bucket_span
 from common.protocol import Version
-from common.sparing_log import SparingLog
 from common.waiting import Wait
 from common.weights import Manifest, copy_groups, manifest_of, model_tensors
 from trainer.slot import Slot, Wire, new_slot
-
-log = logging.getLogger(__name__)
+from trainer.slots import Slots
 
 WIRES: tuple[Wire, ...] = ("float32", "bf16")
 NUM_SLOTS = 3
-NO_MEMORY = (RuntimeError, MemoryError)  # torch's is the former
-FEW = WINDOW // 2  # frames that may have been read, though nobody was told yet
-LOG_EVERY_S = 10.0
-MAX_LEFT = 4  # buffers that are left to ZeroMQ until it has sent or dropped what it has of them
 
 
 class Publisher:
@@ -63,18 +50,12 @@ class Publisher:
         self._generation = generation
         self.manifests: dict[Wire, Manifest] = {wire: manifest_of(model, wire=wire, head=head) for wire in WIRES}
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._lock = threading.Lock()
-        self._slots = [self._new_slot() for _ in range(num_slots)]
-        self._max_slots, self._silence_s = num_slots + 1, silence_s
-        self._left: list[Slot] = []  # given up, with frames that ZeroMQ has not sent
-        self._is_refused = False  # a push found no free slot
-        self._log = SparingLog(log, LOG_EVERY_S)
-        self._newest: Slot | None = None
+        self.slots = Slots(num_slots, self._new_slot, silence_s=silence_s)
         self.skipped = 0
         self.pushed = 0
         self.stall_s = 0.0  # time the training thread spent in push
 
-    def _new_slot(self, old: Slot | None = None) -> Slot:
+    def _new_slot(self, old: Slot | None) -> Slot:
         return new_slot(self._tensors, self.manifests, self._device, old=old)
 
     def manifest(self, slot: Slot) -> Manifest:
@@ -93,7 +74,7 @@ class Publisher:
         """
         started = time.perf_counter()
         wait = Wait("a free buffer for the weights", wait_s, "scorers fetch the versions that fill them")
-        while (slot := self._claim()) is None:
+        while (slot := self.slots.claim()) is None:
             if wait.is_over:
                 self.skipped += 1
                 if wait_s:
@@ -119,20 +100,6 @@ class Publisher:
                 slot.copied = torch.cuda.Event()
                 slot.copied.record(self._stream)
 
-    def _claim(self) -> Slot | None:
-        with self._lock:
-            for slot in self._slots:
-                if self._is_free(slot):
-                    slot.filling = True
-                    slot.version = None
-                    slot.checksums.clear()
-                    return slot
-            self._is_refused = True
-        return None
-
-    def _is_free(self, slot: Slot) -> bool:
-        return slot is not self._newest and not slot.filling and not slot.is_held()
-
     # -- I/O thread ---------------------------------------------------------------------------------------------------
 
     def take_whole(self, filled: collections.deque[Slot]) -> Slot | None:
@@ -143,8 +110,7 @@ class Publisher:
         latest: Slot | None = None
         while filled and filled[0].is_whole():
             if latest is not None:
-                with self._lock:
-                    latest.version, latest.filling = None, False
+                self.slots.give_up(latest)
             latest = filled.popleft()
         return latest
 
@@ -152,29 +118,9 @@ class Publisher:
         """Make a filled slot the newest version. Waits for the copy to the host if `take_whole` did not choose it."""
         if slot.copied is not None:
             slot.copied.synchronize()
-        with self._lock:
-            slot.filling = False
-            self._newest = slot
-            assert slot.version is not None, "announced before it was filled"
-        self._replace_abandoned()
+        assert slot.version is not None, "announced before it was filled"
+        self.slots.announce(slot)
         return slot.version
-
-    @property
-    def newest(self) -> Slot | None:
-        """The announced version that a scorer should fetch; None before the first."""
-        return self._newest
-
-    def open(self, version: Version, session: int) -> Slot | None:
-        """Pin a version for a session's transfer; a session pins one at a time. None if it is no longer held."""
-        with self._lock:
-            for slot in self._slots:
-                slot.pins.discard(session)
-            for slot in self._slots:
-                if slot.version == version and not slot.filling and not slot.is_empty:
-                    slot.pins.add(session)
-                    slot.moved_at = time.monotonic()
-                    return slot
-        return None
 
     def bucket(self, slot: Slot, bucket: int) -> tuple[memoryview, int]:
         """The bytes of a bucket, not copied, and their checksum."""
@@ -183,92 +129,3 @@ class Publisher:
         if bucket not in slot.checksums:
             slot.checksums[bucket] = bucket_checksum(data)
         return data, slot.checksums[bucket]
-
-    def sent(
-        self, slot: Slot, session: int, tracker: zmq.MessageTracker | None, *, last: bool, peer: bytes = b""
-    ) -> None:
-        """Note frames on their way over a connection; with the last bucket the session lets go of the slot."""
-        with self._lock:
-            if tracker is not None:
-                slot.is_queued()  # forgets what has left: a push would find the frames of all sessions at once
-                slot.queued.append((peer, tracker))
-            if last:
-                slot.pins.discard(session)
-
-    def holds(self, version: Version) -> bool:
-        """Whether a version can be fetched; it may give way to others."""
-        with self._lock:
-            return any(slot.version == version and not slot.filling and not slot.is_empty for slot in self._slots)
-
-    def is_behind(self, peer: bytes) -> bool:
-        """Whether a connection has yet to read more than `FEW` frames of versions that were given up."""
-        unread = (owner == peer and not frame.done for slot in self._left for owner, frame in slot.queued)
-        return sum(unread) > FEW
-
-    def release(self, session: int, *, dead: bool) -> None:
-        """A session ended. What it still holds in ZeroMQ's queues is abandoned to it if it is dead."""
-        with self._lock:
-            for slot in self._slots:
-                slot.pins.discard(session)
-                slot.abandoned |= dead and slot.is_queued()
-        self._replace_abandoned()
-
-    def make_room(self) -> None:
-        """If a push has found no free slot: one more, or else one version that is fetched gives way.
-
-        First a version of which nothing moved for `silence_s`, then the youngest: so the oldest that moves is fetched
-        to its end, and who has to begin anew, with the newest, has got least of his. Those who come late meet there.
-        """
-        with self._lock:
-            self._left = [slot for slot in self._left if slot.is_queued()]
-            held = [slot for slot in self._slots if slot.is_held() and slot is not self._newest and not slot.filling]
-            is_needed = self._is_refused and not any(map(self._is_free, self._slots))
-            self._is_refused = False
-            if not is_needed or not held:
-                return
-            for slot in held:
-                slot.note_moves()
-            stalled = [slot for slot in held if time.monotonic() - slot.moved_at > self._silence_s]
-            may_grow = not stalled and len(self._slots) < self._max_slots
-            if not may_grow:
-                able = [slot for slot in held if len(self._left) < MAX_LEFT or not slot.queued]
-                able = [slot for slot in able if slot in stalled] or able
-                for slot in sorted(able, key=lambda slot: slot.version or Version(0, 0))[-1:]:
-                    slot.pins.clear()
-                    slot.version, slot.abandoned = None, True
-        if may_grow:
-            self._grow()
-        self._replace_abandoned()
-
-    def _grow(self) -> None:
-        try:
-            slot = self._new_slot()  # without the lock, for which a push would wait
-        except NO_MEMORY as error:
-            self._max_slots = len(self._slots)
-            log.warning("no memory for one more version of the weights (%s): slow scorers have to begin anew", error)
-            return
-        with self._lock:
-            self._slots.append(slot)
-
-    def _replace_abandoned(self) -> None:
-        """New memory for slots whose frames may never be taken; the newest one's turn comes later."""
-        replaced = []
-        with self._lock:
-            for slot in self._slots:
-                if slot.abandoned and slot is not self._newest and not slot.filling and not slot.pins:
-                    slot.abandoned = slot.is_queued()
-                    if slot.abandoned and len(self._left) < MAX_LEFT:
-                        slot.filling = True  # so that no push takes it meanwhile
-                        self._left.append(slot)
-                        replaced.append(slot)
-        for slot in replaced:
-            try:
-                fresh = self._new_slot(slot)  # without the lock, for which a push would wait
-            except NO_MEMORY as error:
-                self._log.say("memory", f"no memory for another version of the weights: {error}")
-                with self._lock:
-                    self._left.remove(slot)
-                    slot.filling = False  # free once what is queued has left
-                continue
-            with self._lock:
-                self._slots[self._slots.index(slot)] = fresh

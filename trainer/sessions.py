@@ -125,7 +125,7 @@ class Sessions:
         self._pool.expire(lost)
         self._pool.holders.leave(session.id)
         self._lose_audits(session)
-        self._publisher.release(session.id, dead=dead)
+        self._publisher.slots.release(session.id, dead=dead)
         self._events["scorers left"] += 1
         self._say("left", f"scorer {session.name} left: {why}; {len(lost)} leases go to others")
 

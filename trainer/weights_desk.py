@@ -47,12 +47,12 @@ class WeightsDesk:
 
     def version_for(self, scorer: Hello | Session) -> Version | None:
         """The newest version, unless this scorer has to wait for another push."""
-        newest = self._publisher.newest
+        newest = self._publisher.slots.newest
         return None if newest is None or self.is_left_out(scorer) else newest.version
 
     def is_left_out(self, scorer: Hello | Session) -> bool:
         """The newest version was rounded to bf16 and this scorer computes in float32, or it has no bytes to fetch."""
-        newest = self._publisher.newest
+        newest = self._publisher.slots.newest
         if newest is None or scorer.backend in WITHOUT_WEIGHTS:
             return False
         was_rounded = self._wire == "auto" and newest.wire == "bf16"
@@ -64,7 +64,7 @@ class WeightsDesk:
         """Tell the scorers of the latest version whose bytes are on the host, after adding one; None if none is."""
         if filled is not None:
             self.filled.append(filled)
-        self._publisher.make_room()
+        self._publisher.slots.make_room()
         slot = self._publisher.take_whole(self.filled)
         if slot is None:
             return None
@@ -90,11 +90,11 @@ class WeightsDesk:
         self._sessions.heard(session.peer)
         session.weights_peer = peer
         session.outgoing = [tracker for tracker in session.outgoing if not tracker.done]
-        is_behind = self._publisher.is_behind(peer) and self._publisher.holds(fetch.version)
+        is_behind = self._publisher.slots.is_behind(peer) and self._publisher.slots.holds(fetch.version)
         if len(session.outgoing) > MAX_OUTGOING or is_behind:
             return 1  # it does not read what it asks for; it will ask again
         is_new = self._is_new(session, fetch)
-        slot = self._publisher.open(fetch.version, session.id)
+        slot = self._publisher.slots.open(fetch.version, session.id)
         if slot is None:
             self._send(peer, WeightsGone(fetch.version, self.version_for(session)), WEIGHTS)
             return 0 if is_new else 1
@@ -120,7 +120,7 @@ class WeightsDesk:
             if tracker is not None:
                 session.outgoing.append(tracker)
             num_bytes += len(data)
-            self._publisher.sent(slot, session.id, tracker, last=bucket == total - 1, peer=peer)
+            self._publisher.slots.sent(slot, session.id, tracker, last=bucket == total - 1, peer=peer)
         return 0 if is_new else 1 + num_bytes
 
     def _is_new(self, session: Session, fetch: Fetch) -> bool:

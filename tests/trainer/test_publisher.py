@@ -46,7 +46,7 @@ def values(model: nn.Module) -> set[float]:
 def fetch(publisher: Publisher, version: Version, session: int, between=lambda bucket: None) -> StagedWeights | None:
     """A whole transfer, bucket by bucket, as over the wire; None if the version is gone."""
     transfer = Transfer(version, np.empty(0, np.uint8))
-    slot = publisher.open(version, session)
+    slot = publisher.slots.open(version, session)
     if slot is None:
         return None
     manifest = publisher.manifest(slot)
@@ -56,7 +56,7 @@ def fetch(publisher: Publisher, version: Version, session: int, between=lambda b
         rows = manifest.rows if bucket == 0 else None
         staged = transfer.receive(Weights(version, bucket, num, manifest.total_bytes, checksum, rows, data))
         between(bucket)
-    publisher.sent(slot, session, None, last=True)
+    publisher.slots.sent(slot, session, None, last=True)
     return staged
 
 
@@ -143,34 +143,34 @@ def test_a_version_is_the_weights_at_its_push(wire: str) -> None:
 
 def test_a_version_is_newest_only_once_it_is_announced() -> None:
     publisher = Publisher(Net(), None, GENERATION)
-    assert publisher.newest is None
+    assert publisher.slots.newest is None
     slot = publisher.push(0)
-    assert publisher.newest is None
-    assert publisher.open(Version(GENERATION, 0), session=1) is None
+    assert publisher.slots.newest is None
+    assert publisher.slots.open(Version(GENERATION, 0), session=1) is None
     publisher.announce(slot)
-    assert publisher.newest is slot
+    assert publisher.slots.newest is slot
 
 
 def test_the_newest_version_is_held_and_older_ones_are_given_up() -> None:
     publisher = Publisher(Net(), None, GENERATION, num_slots=2)
     push(publisher, 0)
     push(publisher, 1)
-    assert publisher.open(Version(GENERATION, 0), session=1) is not None, "it is still there"
-    publisher.open(Version(GENERATION, 1), session=1)
+    assert publisher.slots.open(Version(GENERATION, 0), session=1) is not None, "it is still there"
+    publisher.slots.open(Version(GENERATION, 1), session=1)
     push(publisher, 2)
-    assert publisher.open(Version(GENERATION, 0), session=1) is None
-    assert publisher.open(Version(GENERATION, 1), session=1) is not None
+    assert publisher.slots.open(Version(GENERATION, 0), session=1) is None
+    assert publisher.slots.open(Version(GENERATION, 1), session=1) is not None
 
 
 def test_a_version_that_is_being_fetched_is_not_overwritten_and_the_push_is_skipped() -> None:
     model = Net()
     publisher = Publisher(model, None, GENERATION, num_slots=2)
     push(publisher, 0)
-    publisher.open(Version(GENERATION, 0), session=1)
+    publisher.slots.open(Version(GENERATION, 0), session=1)
     push(publisher, 1)
     assert publisher.push(2) is None
     assert (publisher.pushed, publisher.skipped) == (2, 1)
-    publisher.sent(publisher.open(Version(GENERATION, 0), session=1), 1, None, last=True)
+    publisher.slots.sent(publisher.slots.open(Version(GENERATION, 0), session=1), 1, None, last=True)
     assert publisher.push(3) is not None
 
 
@@ -179,7 +179,7 @@ def test_a_session_pins_one_version_at_a_time() -> None:
     for step in range(3):
         push(publisher, step)
     for step in range(3):
-        publisher.open(Version(GENERATION, step), session=1)
+        publisher.slots.open(Version(GENERATION, step), session=1)
     assert publisher.push(3) is not None
 
 
@@ -187,8 +187,8 @@ def test_a_version_whose_frames_are_still_queued_is_not_overwritten() -> None:
     publisher = Publisher(Net(), None, GENERATION, num_slots=2)
     slot = push(publisher, 0)
     tracker, left = queued_frame()
-    publisher.open(Version(GENERATION, 0), session=1)
-    publisher.sent(slot, 1, tracker, last=True)
+    publisher.slots.open(Version(GENERATION, 0), session=1)
+    publisher.slots.sent(slot, 1, tracker, last=True)
     push(publisher, 1)
     assert publisher.push(2) is None
     left.set()
@@ -199,7 +199,7 @@ def test_waiting_for_a_slot_ends_when_one_is_free_or_the_time_is_over() -> None:
     publisher = Publisher(Net(), None, GENERATION, num_slots=2)
     slot = push(publisher, 0)
     tracker, left = queued_frame()
-    publisher.sent(slot, 1, tracker, last=True)
+    publisher.slots.sent(slot, 1, tracker, last=True)
     push(publisher, 1)
     assert publisher.push(2, wait_s=0.01) is None
     timer = threading.Timer(0.02, left.set)
@@ -211,10 +211,10 @@ def test_waiting_for_a_slot_ends_when_one_is_free_or_the_time_is_over() -> None:
 def test_a_live_session_that_ends_lets_go_of_its_version() -> None:
     publisher = Publisher(Net(), None, GENERATION, num_slots=2)
     push(publisher, 0)
-    publisher.open(Version(GENERATION, 0), session=1)
+    publisher.slots.open(Version(GENERATION, 0), session=1)
     push(publisher, 1)
     assert publisher.push(2) is None
-    publisher.release(1, dead=False)
+    publisher.slots.release(1, dead=False)
     assert publisher.push(2) is not None
 
 
@@ -223,15 +223,15 @@ def test_what_a_dead_session_never_takes_costs_no_slot(newest_at_death: bool) ->
     publisher = Publisher(Net(), None, GENERATION, num_slots=2)
     slot = push(publisher, 0)
     tracker, _ = queued_frame()
-    publisher.open(Version(GENERATION, 0), session=1)
-    publisher.sent(slot, 1, tracker, last=False)
+    publisher.slots.open(Version(GENERATION, 0), session=1)
+    publisher.slots.sent(slot, 1, tracker, last=False)
     if newest_at_death:
-        publisher.release(1, dead=True)
-        assert publisher.newest is slot, "others may fetch it"
+        publisher.slots.release(1, dead=True)
+        assert publisher.slots.newest is slot, "others may fetch it"
     push(publisher, 1)
     if not newest_at_death:
         assert publisher.push(2) is None
-        publisher.release(1, dead=True)
+        publisher.slots.release(1, dead=True)
     again = publisher.push(3)
     assert again is not None
     assert again.host.data_ptr() != slot.host.data_ptr(), "the queued frames keep their bytes"
@@ -242,11 +242,11 @@ def test_a_version_that_others_fetch_survives_the_death_of_one() -> None:
     slot = push(publisher, 0)
     tracker, _ = queued_frame()
     for session in (1, 2):
-        publisher.open(Version(GENERATION, 0), session)
-        publisher.sent(slot, session, tracker, last=False)
-    publisher.release(1, dead=True)
+        publisher.slots.open(Version(GENERATION, 0), session)
+        publisher.slots.sent(slot, session, tracker, last=False)
+    publisher.slots.release(1, dead=True)
     push(publisher, 1)
-    assert publisher.open(Version(GENERATION, 0), session=2) is slot
+    assert publisher.slots.open(Version(GENERATION, 0), session=2) is slot
 
 
 def test_checksums_belong_to_the_bytes_of_their_version() -> None:
@@ -273,8 +273,8 @@ def test_a_version_that_nobody_fetches_is_announced_and_not_copied() -> None:
     assert slot is not None
     assert publisher.announce(slot) == Version(GENERATION, 1)
     assert slot.host.count_nonzero() == 0
-    assert publisher.open(Version(GENERATION, 1), session=1) is None
-    assert publisher.open(Version(GENERATION, 0), session=1) is not None, "it is still there"
+    assert publisher.slots.open(Version(GENERATION, 1), session=1) is None
+    assert publisher.slots.open(Version(GENERATION, 0), session=1) is not None, "it is still there"
 
 
 @pytest.mark.gpu

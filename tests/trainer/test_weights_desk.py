@@ -40,11 +40,11 @@ class Side:
 def test_a_version_is_announced_when_its_copy_is_over_and_not_before() -> None:
     side = Side(1)
     assert side.desk.announce(side.slots[0]) is None
-    assert side.publisher.newest is None
+    assert side.publisher.slots.newest is None
     assert side.desk.announce() is None
     side.slots[0].copied.is_over = True
     assert side.desk.announce() == Version(GENERATION, 0)
-    assert side.publisher.newest is side.slots[0]
+    assert side.publisher.slots.newest is side.slots[0]
     assert not side.desk.filled
 
 
@@ -64,6 +64,6 @@ def test_of_several_the_latest_is_announced_and_the_slots_of_the_others_are_free
     for slot in side.slots[:2]:
         slot.copied.is_over = True
     assert side.desk.announce() == Version(GENERATION, 1)
-    assert side.publisher.open(Version(GENERATION, 0), session=1) is None
+    assert side.publisher.slots.open(Version(GENERATION, 0), session=1) is None
     assert side.push(3) is side.slots[0]
     assert list(side.desk.announced) == [Version(GENERATION, 1)]

@@ -27,9 +27,9 @@ def test_weights_of_another_life_or_of_none_do_not_exist() -> None:
 
 def test_a_rank_without_slots_keeps_no_weights() -> None:
     publisher = Publisher(nn.Linear(4, 2), None, GENERATION, num_slots=0)
-    assert publisher.newest is None
-    assert publisher.open(Version(GENERATION, 0), session=1) is None
-    publisher.release(1, dead=True)
+    assert publisher.slots.newest is None
+    assert publisher.slots.open(Version(GENERATION, 0), session=1) is None
+    publisher.slots.release(1, dead=True)
     started = time.monotonic()
     assert publisher.push(3) is None
     assert time.monotonic() - started < 1
