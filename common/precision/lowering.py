@@ -134,15 +134,17 @@ class Lowered:
         return True
 
     def _lower_join(self, node: fx.Node) -> bool:
-        parts = node.args[0]
-        if not all(isinstance(part, fx.Node) and part in self._bytes for part in parts):  # type: ignore[union-attr]
+        joined = node.args[0]
+        assert isinstance(joined, list | tuple), "torch.cat takes a sequence"
+        parts = [part for part in joined if isinstance(part, fx.Node) and part in self._bytes]
+        if len(parts) < len(joined):
             return False
-        if any(self._grids[part] is grid for part in parts for grid in self._bounded):  # type: ignore[union-attr,index]
+        if any(self._grids[part] is grid for part in parts for grid in self._bounded):
             return False  # such a ReLU clips where its grid ends, and a grid shared with others may go further
         inputs = [self._bytes[read] for read in node.all_input_nodes]
-        self._unite([self._grids[part] for part in parts])  # type: ignore[union-attr,index]
+        self._unite([self._grids[part] for part in parts])
         self._bytes[node] = self._emit(Node(node, self._traced), inputs)
-        self._grids[node] = self._grids[parts[0]]  # type: ignore[index]
+        self._grids[node] = self._grids[parts[0]]
         return True
 
     def _takes_bytes(self, node: fx.Node) -> bool:

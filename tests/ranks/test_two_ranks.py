@@ -17,6 +17,8 @@ STEPS = ("--steps", "200")
 WAITING = ("--fallback", "wait")
 LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
 AT_ONCE = ("--service.start-wait-s", "0")
+DIGITS = ("--data", "digits", "--model", "small")
+NUM_SEEDS = 10
 
 
 def test_two_ranks_and_two_scorers_train_one_model(processes: Processes) -> None:
@@ -100,37 +102,37 @@ def test_a_killed_rank_has_the_group_start_again_where_it_was_saved(processes: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_two_ranks_learn_what_one_rank_learns_from_as_many_samples(processes: Processes) -> None:
-    """Held-out accuracy of stale runs over three seeds: within two standard errors of the difference.
+    """Held-out accuracy of stale runs over ten seeds: within two standard errors of the difference.
 
-    Both wait for scores: where one fell back to uniform batches more often than the other, as the machine's load has
+    Ten, as of three the error itself is hardly known: with equal accuracies one comparison in eight would be outside.
+    All wait for scores: where one fell back to uniform batches more often than the other, as the machine's load has
     it, they would differ in how much they select, which moves the accuracy more than the number of ranks does.
     """
-    learning = ("--data", "digits", "--model", "small", "--mode", "stale", "--method", "mms", "--steps", "600")
-    accuracies: dict[int, list[float]] = {1: [], 2: []}
-    for seed in range(3):
-        for size, batch_size in ((1, 64), (2, 32)):
-            out = f"out-{size}-{seed}"
-            endpoint = processes.endpoint(out)
-            sizes = ("--batch-size", str(batch_size), "--candidates", str(4 * batch_size))
-            flags = (*learning, *WAITING, *sizes, "--seed", str(seed), "--listen", endpoint)
-            trainers = ranks(processes, out, *flags, size=size)
-            scorers = [
-                processes.scorer(f"{out}-scorer-{number}", endpoint, "--data", "digits", "--model", "small")
-                for number in range(2)
-            ]
-            for trainer in trainers:
-                trainer.succeeds(within_s=200)
-            end_in_order(*scorers)
-            summary = processes.summary(out)
-            assert summary["selected_fraction"] == 1.0, "some steps trained on samples that were not selected"
-            accuracies[size].append(summary["accuracy"])
-    one, two = np.array(accuracies[1]), np.array(accuracies[2])
-    error = np.sqrt(one.var(ddof=1) / 3 + two.var(ddof=1) / 3)
+    seeds = range(NUM_SEEDS)
+    one = np.array([learned(processes, seed, size=1, batch_size=64) for seed in seeds])
+    two = np.array([learned(processes, seed, size=2, batch_size=32) for seed in seeds])
+    error = np.sqrt((one.var(ddof=1) + two.var(ddof=1)) / NUM_SEEDS)
     said = f"held-out accuracy of one rank {one.mean():.4f} {one}, of two {two.mean():.4f} {two}, error {error:.4f}"
     sys.stdout.write(f"{said}\n")
     assert abs(one.mean() - two.mean()) <= 2 * error, said
+
+
+def learned(processes: Processes, seed: int, *, size: int, batch_size: int) -> float:
+    """The accuracy of a stale run on digits whose steps all selected 1 of 4 candidates."""
+    out = f"out-{size}-{seed}"
+    endpoint = processes.endpoint(out)
+    flags = ("--mode", "stale", "--method", "mms", "--steps", "600", *WAITING, "--seed", str(seed))
+    sizes = ("--batch-size", str(batch_size), "--candidates", str(4 * batch_size))
+    trainers = ranks(processes, out, *DIGITS, *flags, *sizes, "--listen", endpoint, size=size)
+    scorers = [processes.scorer(f"{out}-scorer-{number}", endpoint, *DIGITS) for number in range(2)]
+    for trainer in trainers:
+        trainer.succeeds(within_s=200)
+    end_in_order(*scorers)
+    summary = processes.summary(out)
+    assert summary["selected_fraction"] == 1.0, "some steps trained on samples that were not selected"
+    return float(summary["accuracy"])
 
 
 def listening(pid: int) -> list[str]:

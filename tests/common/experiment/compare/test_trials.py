@@ -57,6 +57,8 @@ def test_a_run_that_was_stopped_or_had_other_options_or_did_not_fit_on_the_disk_
     shutil.rmtree(trials[0].folder)
     plant(trials[0].folder, trials[0].options, unwritten={"model.pt": "No space left on device"})
     assert record_of(trials[0]) is None
+    clear(trials[0])
+    assert not trials[0].folder.exists(), "it is to run again"
 
 
 def test_only_a_run_folder_is_cleared(trials: list[Trial]) -> None:
