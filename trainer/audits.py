@@ -92,6 +92,7 @@ class Audits:
         self._out: dict[int, _Held] = {}  # by lease
         self._results: list[Agreement] = []
         self._last_lease = FIRST_LEASE
+        self._is_over = False
         self.counts = {"asked": 0, "answered": 0, "abandoned": 0, "candidates": 0}
         self.num_forward = 0  # forward passes of a candidate
 
@@ -105,6 +106,8 @@ class Audits:
                 continue
             num_selected = max(1, round(len(chunk) * self._batch_size / num_candidates))
             with self._lock:
+                if self._is_over:
+                    return
                 own = replace(chunk, payload=None, errors=None, features=None)  # they keep received frames alive
                 self._waiting.append(Audit(own, step, num_selected))
                 self.counts["asked"] += 1
@@ -179,7 +182,7 @@ class Audits:
             exact: (m,) float32 by score, of the m wanted candidates in float32; empty if they are that already.
         """
         with self._lock:
-            held = self._out.pop(lease, None)
+            held = self._out.get(lease)
         if held is None:
             return
         audit = held.audit
@@ -192,6 +195,8 @@ class Audits:
             truth = torch.from_numpy(exact[list(score_names).index(self._score_name)].copy())
             results.append(self._agreement(audit, "precision", precision, 0, new[wanted], truth))
         with self._lock:
+            if self._out.pop(lease, None) is None:
+                return  # the audits ended meanwhile
             self._results += results
             self.counts["answered"] += 1
             self.counts["candidates"] += num_wanted
@@ -231,9 +236,10 @@ class Audits:
             self.counts, self.num_forward = dict(state["counts"]), state["num_forward"]
             self._results = [Agreement(**result) for result in state["results"]]
 
-    def close(self) -> None:
-        """No further answer comes: what waits or is out is abandoned."""
+    def end(self) -> None:
+        """Nothing more is compared: what waits or is out is abandoned. Any thread; for good, and safe to call twice."""
         with self._lock:
+            self._is_over = True
             self.counts["abandoned"] += len(self._waiting) + len(self._out)
             self._waiting.clear()
             self._out.clear()

@@ -124,7 +124,7 @@ class ScorerLink:
         self.service.says_farewell = is_final(error)  # else a supervisor may start another in this place
         self.pool.finish()
         self._closing.close()
-        self.audits.close()
+        self.audits.end()
 
     # -- training thread ----------------------------------------------------------------------------------------------
 

@@ -121,6 +121,11 @@ class Tally:
         audited = self._link.audits.num_forward if self._link is not None else 0
         return Account(self.cost, self.figures.samples_trained, scored, audited)
 
+    def end_audits(self) -> None:
+        """Before the closing figures: what comes later would be in some of them and not in others."""
+        if self._link is not None:
+            self._link.audits.end()
+
     @property
     def agreement(self) -> list[Agreement]:
         """What audits found."""

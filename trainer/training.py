@@ -177,6 +177,7 @@ class Training:
             self.save()
             self.checkpoints.close()  # before an evaluation that may be cut short by a second signal
         self.record.evaluate()
+        self.batches.tally.end_audits()
         summary = {
             **self.record.summary(),
             "alarms": self.batches.watched.alarms,

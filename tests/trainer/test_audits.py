@@ -158,9 +158,21 @@ def test_what_is_lost_with_its_session_or_never_leased_is_counted() -> None:
     assert own.counts["abandoned"] == 3
     own.compare(lease.lease, scored(lease.start, NUM), (), ("mms",), "float32")  # late
     assert own.results == []
-    own.close()
+    own.end()
     num = MAX_WAITING + 2
     assert own.counts == {"asked": num, "answered": 0, "abandoned": num, "candidates": 0}
+
+
+def test_after_the_end_nothing_is_asked_or_compared_so_that_the_closing_figures_agree() -> None:
+    own = audits()
+    own.choose([scored(0, NUM), scored(NUM, NUM)], step=0)
+    lease = leased(own)
+    own.end()
+    own.choose([scored(2 * NUM, NUM)], step=1)
+    own.compare(lease.lease, scored(0, NUM), (), ("mms",), "float32")
+    own.end()
+    assert own.counts == {"asked": 2, "answered": 0, "abandoned": 2, "candidates": 0}
+    assert (own.results, own.num_forward) == ([], 0)
 
 
 def agreement(staleness: int, overlap: float, rank_correlation: float, kind: str = "staleness") -> Agreement:
