@@ -53,7 +53,7 @@ def test_a_connection_that_has_not_read_what_was_given_up_is_sent_nothing_until_
 ) -> None:
     with Trainer() as trainer:
         fetching, is_behind = Fetching(trainer, Version(GENERATION, 0)), [False, True]
-        monkeypatch.setattr(trainer.publisher, "is_behind", lambda peer: is_behind.pop())
+        monkeypatch.setattr(trainer.publisher.slots, "is_behind", lambda peer: is_behind.pop())
         fetching.ask(1)
         fetching.ask(2)
         assert receive(fetching.scorer.weights, Weights)[1].bucket == 2
@@ -63,8 +63,8 @@ def test_a_connection_that_has_not_read_what_was_given_up_is_sent_nothing_until_
 def test_a_connection_that_is_behind_hears_at_once_that_its_version_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     with Trainer() as trainer:
         fetching = Fetching(trainer, Version(GENERATION, 0))
-        monkeypatch.setattr(trainer.publisher, "is_behind", lambda peer: True)
-        monkeypatch.setattr(trainer.publisher, "holds", lambda version: False)
-        monkeypatch.setattr(trainer.publisher, "open", lambda version, session: None)
+        monkeypatch.setattr(trainer.publisher.slots, "is_behind", lambda peer: True)
+        monkeypatch.setattr(trainer.publisher.slots, "holds", lambda version: False)
+        monkeypatch.setattr(trainer.publisher.slots, "open", lambda version, session: None)
         fetching.ask(1)
         assert receive(fetching.scorer.weights, WeightsGone)[1].version == Version(GENERATION, 0)
