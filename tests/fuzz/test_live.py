@@ -72,7 +72,7 @@ def trouble_trainer(num: int, seed: int) -> int:
     with Trainer() as trainer, taking(trainer.pool):
         honest = trainer.scorer()
         session = honest.join().session
-        before = 0
+        own, before = trainer.call(lambda: trainer.service.sessions.by_id(session)), 0
         for index in range(num // A_PEER):
             if index == num // A_PEER // 2:
                 before = resident_bytes()
@@ -81,10 +81,11 @@ def trouble_trainer(num: int, seed: int) -> int:
             lease = honest.hear(Lease)
             assert trainer.pool.lease(session, lease.lease) is not None
             honest.say(answer(lease, V0))
-            until(lambda lease=lease: trainer.pool.lease(session, lease.lease) is None, "its answer to be accepted")
+            until(lambda lease=lease: trainer.pool.lease(session, lease.lease) is None, "its answer to be read")
+            assert own.progress == index + 1, "its answer was refused: the heartbeat told one less"
         assert trainer.io.alive
         assert trainer.events["messages that broke"] == 0
-        assert trainer.call(lambda: trainer.service.sessions.by_id(session)) is not None
+        assert trainer.call(lambda: trainer.service.sessions.by_id(session)) is own
         return resident_bytes() - before
 
 
