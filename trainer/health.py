@@ -78,7 +78,7 @@ def alive(watched: Watched) -> Iterator[Check]:
     else:
         yield moved("training", "the last step ended", age_s, bound_s)
     if watched.link is not None:
-        yield moved("scorers", "the thread that talks to them came round", watched.link.io_age_s, STUCK_S)
+        yield moved("scorers", "the thread that talks to them came round", watched.link.figures.io_age_s, STUCK_S)
 
 
 def ready(watched: Watched) -> Iterator[Check]:

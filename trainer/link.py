@@ -1,12 +1,8 @@
 """The trainer's end of the service: pool, publisher, sockets and their thread, opened and closed together."""
 
-import collections
 import contextlib
 import logging
 import threading
-import time
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -17,12 +13,13 @@ from common.endpoints import port_of, weights_endpoint
 from common.errors import is_final
 from common.models import unwrap
 from common.processes import private_folder
-from common.protocol import Feedback, PredictorState, Spent, Version
+from common.protocol import Feedback, Version
 from common.security import trainer_security
 from common.transport import CONTROL, WEIGHTS, IOThread
 from trainer.agreed import audits_of, histories_by_position, ships_all, terms_of
 from trainer.assembly import Assembly
 from trainer.leases import LeaseBook
+from trainer.link_figures import LinkFigures
 from trainer.plan import Plan
 from trainer.pool import Pool
 from trainer.publisher import NUM_SLOTS, Publisher
@@ -46,6 +43,7 @@ class ScorerLink:
         service: sessions and counters, run by the I/O thread.
         audits: chunks that are scored twice.
         watching: raises alarms about scorers.
+        figures: what came of it, in numbers.
         endpoint: where scorers connect: rank 0's.
     """
 
@@ -89,7 +87,9 @@ class ScorerLink:
             security=self._security,
             gives_way=True,
         )
-        self._opened_at = time.perf_counter()
+        self.figures = LinkFigures(
+            self.service, self._publisher, self.pool, self.watching, self.audits, self._io, self._security
+        )
         self.first_step = 0  # optimiser steps that the model has when this is entered
         self._closing = contextlib.ExitStack()
         self.endpoint = ""
@@ -187,53 +187,7 @@ class ScorerLink:
         leases = self.pool.finish()
         self._io.post(lambda: self.service.revoke(leases))
 
-    # -- state --------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """The predictor and all counters; the pool has a state of its own. Sessions begin anew."""
-        traffic, publisher, predictor = self.service.traffic, self._publisher, self.service.predictor_state
-        return {
-            "predictor": None if predictor is None else (predictor.updates, bytes(predictor.state)),
-            "audits": self.audits.state_dict(),
-            "events": self._events(),
-            "scored": dict(traffic.scored),
-            "bytes": (traffic.bytes_in, traffic.bytes_out),
-            "pushes": (publisher.pushed, publisher.skipped, publisher.stall_s),
-            "spent": tuple(self.service.sessions.spent),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Before entering."""
-        traffic, publisher = self.service.traffic, self._publisher
-        if state["predictor"] is not None:
-            self.service.predictor_state = PredictorState(*state["predictor"])
-        self.audits.load_state_dict(state["audits"])
-        traffic.events.update(state["events"])
-        traffic.scored.update(state["scored"])
-        traffic.bytes_in, traffic.bytes_out = state["bytes"]
-        publisher.pushed, publisher.skipped, publisher.stall_s = state["pushes"]
-        self.service.sessions.spent = Spent(*state["spent"])
-
     # -- figures ------------------------------------------------------------------------------------------------------
-
-    @property
-    def io_busy_s(self) -> float:
-        """Seconds that the thread which talks to scorers worked."""
-        return self._io.busy_s
-
-    @property
-    def io_age_s(self) -> float:
-        """Seconds since that thread came round; it does so ten times a second."""
-        return self._io.age_s
-
-    def _events(self) -> dict[str, int]:
-        """What happened to messages, connections and keys."""
-        counters: list[Mapping[str, int]] = [self.service.traffic.events, self._io.events]
-        counters += [] if self._security is None else [self._security.events]
-        events: collections.Counter[str] = collections.Counter()
-        for counter in counters:
-            events.update(dict(counter))  # copied in one go: the I/O thread goes on counting
-        return dict(events)
 
     def settle(self) -> None:
         """Have what was posted to the I/O thread until now be done, and counted; for `SETTLE_S` at most."""
@@ -242,19 +196,3 @@ class ScorerLink:
         done = threading.Event()
         self._io.post(done.set)
         done.wait(SETTLE_S)
-
-    def summary(self) -> dict[str, Any]:
-        traffic, publisher = self.service.traffic, self._publisher
-        return {
-            "leases": self.pool.account(),
-            "refused": self.pool.refused(),
-            "events": self._events(),
-            "audits": dict(self.audits.counts),
-            "alarms": dict(self.watching.alarms.counts),
-            "pushes": publisher.pushed,
-            "pushes_skipped": publisher.skipped,
-            "push_stall_s": publisher.stall_s,
-            "wire_bytes_in": traffic.bytes_in,
-            "wire_bytes_out": traffic.bytes_out,
-            "io_thread_fraction": self._io.busy_s / max(time.perf_counter() - self._opened_at, 1e-9),
-        }

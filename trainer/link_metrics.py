@@ -42,7 +42,7 @@ def _audits(link: ScorerLink) -> Mapping[str, float]:
 
 def _summed(name: str) -> Callable[[Watched], Values | None]:
     """As in the summary, so far."""
-    return _of(lambda link: link.summary()[name])
+    return _of(lambda link: link.figures.summary()[name])
 
 
 LINK_METRICS: tuple[Metric[Watched], ...] = (

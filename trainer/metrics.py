@@ -26,7 +26,7 @@ def _phases(watched: Watched) -> Mapping[str, float]:
 
 def _threads(watched: Watched) -> Mapping[str, float]:
     busy = {"feeder": watched.feeder.busy_s}
-    return busy if watched.link is None else busy | {"io": watched.link.io_busy_s}
+    return busy if watched.link is None else busy | {"io": watched.link.figures.io_busy_s}
 
 
 RUN_METRICS: tuple[Metric[Watched], ...] = (

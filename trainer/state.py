@@ -55,7 +55,7 @@ class BatchesState:
             "histories": assembly.histories,
             "prediction": assembly.prediction,
             "pool": self._pool,
-            "link": link,
+            "link": None if link is None else link.figures,
             "tally": tally,
         }
         self._parts = {name: part for name, part in parts.items() if part is not None}

@@ -171,7 +171,7 @@ class Tally:
         )
 
     def _io_busy_s(self) -> float:
-        return 0.0 if self._link is None else self._link.io_busy_s
+        return 0.0 if self._link is None else self._link.figures.io_busy_s
 
     def _note_uniform(self) -> None:
         if self._link is not None:
@@ -192,5 +192,5 @@ class Tally:
             "start_wait_s": self.start_wait_s,
             "profile": self.profile().summary(),
             "agreement": mean_agreement(self.agreement),
-            **(self._link.summary() if self._link is not None else {}),
+            **(self._link.figures.summary() if self._link is not None else {}),
         }

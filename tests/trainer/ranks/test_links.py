@@ -100,7 +100,7 @@ def test_a_push_moves_the_leases_of_rank_1_and_tells_scorers_nothing(opened: Ope
         link.push(64)
         until(lambda: link.pool.announced == Version(GENERATION, 64), "the version to count")
         assert scorer.hear(Heartbeat).resident is None
-    assert link.summary()["pushes"] == 0
+    assert link.figures.summary()["pushes"] == 0
     assert not link.push_wanted
 
 

@@ -178,7 +178,7 @@ def test_leases_begin_anew_and_the_account_balances_over_all_ranks(after: int, s
         accounts.append(account := batches._link.pool.account())
         assert account["leased"] == sum(account.values()) - account["leased"]
         next_positions.add(batches._link.pool.state_dict()["book"]["next_position"])
-        assert batches._link.state_dict()["events"].get("scorers joined", 0) == (2 if rank == 0 else 0)
+        assert batches._link.figures.state_dict()["events"].get("scorers joined", 0) == (2 if rank == 0 else 0)
         assert batches.samples_scored == (48 if rank == 0 else 0)
     assert next_positions == {3 * 8 // after // 8 * 8}, "three chunks were used, all the others come again"
     total = {name: sum(account[name] for account in accounts) for name in accounts[0]}
