@@ -67,6 +67,18 @@ def test_the_effective_size_is_averaged_over_batches() -> None:
     assert selected.take() == {"selection/effective_size": pytest.approx(2.8)}
 
 
+@pytest.mark.parametrize("num", [3, 16, 40])
+def test_means_go_on_in_another_life_from_wherever_they_were(num: int) -> None:
+    worths = [float(value) for value in range(num + 5)]
+    whole, first, second = SelectedSamples(nobody), SelectedSamples(nobody), SelectedSamples(nobody)
+    for index, worth in enumerate(worths):
+        whole.add(batch(worth=worth))
+        (first if index < num else second).add(batch(worth=worth))
+        if index == num - 1:
+            second.load_state_dict(first.state_dict())
+    assert second.take() == whole.take() == {"selection/effective_size": pytest.approx(sum(worths) / len(worths))}
+
+
 def test_the_noisy_share_is_over_samples_and_absent_where_nobody_knows() -> None:
     known = SelectedSamples(lambda ids: ids < 3)
     known.add(batch(ids=range(4)))
