@@ -1,6 +1,7 @@
 """bf16: the master's logits within rounding, whatever the model is made of, and after each push."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from common.data.source import SampleSpec
 from common.models import build_model, find_head
 from common.precision.forms import make_form
-from common.scoring import score_candidates
+from common.precision.low import LowForm
+from common.precision.slices import in_slices
+from common.scoring import Scored, score_candidates
 
 
 class Gated(nn.Module):
@@ -152,19 +155,34 @@ def test_until_it_is_refreshed_a_fused_form_computes_with_the_weights_it_had() -
 def test_large_batches_go_in_slices_and_the_head_still_sees_all_of_them_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("common.precision.slices.SLICE_BYTES", 1)  # slices of 8
     make, inputs = MODELS["resnet8"]
     model = trained(make, inputs)
     head = find_head(model)
-    form = make_form(model, head, "bf16")
-    targets = torch.arange(20) % 10
-    low, exact = (
-        score_candidates(model, head, inputs, targets, ["mms"], embeddings=True, forward=forward)
-        for forward in (form, None)
-    )
-    torch.testing.assert_close(low.scores["mms"], exact.scores["mms"], rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(low.features, exact.features, rtol=1e-2, atol=1e-2)
-    torch.testing.assert_close(low.errors, exact.errors, rtol=1e-2, atol=1e-2)
+    sizes: list[int] = []
+    of_head: list[int] = []
+    body = LowForm._body
+
+    def noted(self: LowForm, inputs: Tensor) -> Any:
+        sizes.append(len(inputs))
+        return body(self, inputs)
+
+    monkeypatch.setattr(LowForm, "_body", noted)
+    head.register_forward_hook(lambda module, given, output: of_head.append(len(given[0])))
+
+    def scored() -> Scored:
+        form = make_form(model, head, "bf16")
+        sizes.clear()
+        of_head.clear()
+        return score_candidates(model, head, inputs, torch.arange(20) % 10, ["mms"], embeddings=True, forward=form)
+
+    whole = scored()
+    assert (sizes, of_head) == ([20], [20])
+    monkeypatch.setitem(in_slices.__kwdefaults__, "slice_bytes", 1)
+    sliced = scored()
+    assert (sizes, of_head) == ([8, 8, 4], [20])
+    torch.testing.assert_close(sliced.scores["mms"], whole.scores["mms"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(sliced.features, whole.features, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(sliced.errors, whole.errors, rtol=1e-2, atol=1e-2)
 
 
 def test_a_model_in_training_is_scored_in_eval_mode_and_goes_on_training() -> None:
