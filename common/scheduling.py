@@ -1,7 +1,10 @@
-"""How the kernel shares a core between the threads of a process. Linux only; elsewhere nothing happens."""
+"""How the kernel shares cores between the threads of a process. Linux only; elsewhere nothing happens."""
 
 import contextlib
 import os
+from collections.abc import Iterator
+
+HELPER_CORES = "MARGINSTREAM_HELPER_CORES"  # environment: numbers separated by commas
 
 
 def give_way() -> None:
@@ -14,3 +17,23 @@ def give_way() -> None:
     with contextlib.suppress(OSError):  # a sandbox may forbid it; then the thread is as eager as any
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+@contextlib.contextmanager
+def beside_training() -> Iterator[None]:
+    """Threads started inside may use the cores that `HELPER_CORES` names too, beside those of the calling thread.
+
+    `run` names the scorers' cores there when it pins a trainer to its own. What reads, selects and talks then waits for
+    no time slice of the training thread, nor that one for theirs.
+    """
+    helpers = os.environ.get(HELPER_CORES)
+    if not helpers or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    with contextlib.suppress(OSError, ValueError):  # no such cores here: they stay where they are
+        os.sched_setaffinity(0, own | {int(core) for core in helpers.split(",")})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)

@@ -28,6 +28,7 @@ from common.run_folder import (
     of_rank,
     write_options,
 )
+from common.scheduling import HELPER_CORES
 
 DRY_ENDPOINT = "ipc://PRIVATE/trainer"
 
@@ -88,7 +89,8 @@ def _members(
 
     def begin_rank(rank: int, name: str, resume: bool, environment: Environment) -> Child:
         own = told[rank].model_copy(update={"resume": resume})
-        return children.start("trainer", name, own, pinning.trainers[rank], environment, of_rank("trainer.log", rank))
+        told_of = {**environment, HELPER_CORES: ",".join(map(str, pinning.helpers)) or None}
+        return children.start("trainer", name, own, pinning.trainers[rank], told_of, of_rank("trainer.log", rank))
 
     def scorer(name: str, device: str, cores: Cores) -> Member:
         assert endpoint is not None, "scorers need an endpoint"

@@ -17,7 +17,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from common.devices import pinned
 from tests.bench.arms import DIGITS, IMAGES
 from tests.bench.measure import Cores, machine, print_table
 from tests.bench.payload import measure_payload
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def _training(name: str, cores: Cores, num_pairs: int, block_s: float) -> dict[str, float]:
     """The two ratios of training for one workload, by key and workload."""
     workload = WORKLOADS[name]
-    with pinned(cores.trainer):
+    with cores.training():
         pairs, steps = measure_step_ratio(workload, cores, num_pairs=num_pairs, block_s=block_s)
         print_table(f"{name}, {workload['model']}: stale step over uniform step", steps.rows(pairs))
         wall = measure_wall_ratio(workload, cores, num_pairs=num_pairs, block_s=block_s)

@@ -8,9 +8,10 @@
     gap_fraction     on a GPU, share of stale steps in which no kernel or copy of the trainer runs, between steps or
                      within, less that share of uniform steps, both traced by CUPTI                      at most .01
 
-Each process has a core of its own and one thread. Candidates per selected sample for the first three: as many as leave
-the scorer a quarter of its time, 10 at most, in one chunk. Ratios are medians over pairs measured in turns and mean
-little on a machine that does other things meanwhile: quartiles and the load are printed beside them.
+Each process has a core of its own and computes in one thread; as under `run`, what a trainer does beside training may
+use the scorer's core too, in all arms alike. Candidates per selected sample for the first three: as many as leave the
+scorer a quarter of its time, 10 at most, in one chunk. Ratios are medians over pairs measured in turns and mean little
+on a machine that does other things meanwhile: quartiles and the load are printed beside them.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.data.sources import open_source
-from common.devices import pinned, set_threads
+from common.devices import set_threads
 from common.models import find_head
 from common.precision.auto import choose_precision
 from tests.bench.arms import DIGITS, IMAGES, trainer_options
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for name in names:
         given = {"batch_size": chosen.batch_size, "device": chosen.device, "precision": chosen.precision}
         own = WORKLOADS[name] | given | ({"model": chosen.model} if chosen.model else {})
-        with pinned(cores.trainer):
+        with cores.training():
             figures = _measure(f"{name}, {own['model']}, {chosen.device}", own, cores, num_pairs, block_s)
         result |= {f"{key}_{name}": value for key, value in figures.items()}
         if name == names[0]:

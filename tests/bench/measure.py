@@ -5,12 +5,14 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.devices import pinned
 from common.environment import describe_environment
+from common.scheduling import HELPER_CORES
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,20 @@ class Cores:
         """The first two cores that this process may use."""
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         return cls(allowed[0], allowed[1]) if len(allowed) > 1 else cls(None, None)
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """The calling thread as `run` pins a trainer: what trains on its core, what helps it on the scorer's too."""
+        before = os.environ.pop(HELPER_CORES, None)
+        if self.scorer is not None:
+            os.environ[HELPER_CORES] = str(self.scorer)
+        try:
+            with pinned(self.trainer):
+                yield
+        finally:
+            os.environ.pop(HELPER_CORES, None)
+            if before is not None:
+                os.environ[HELPER_CORES] = before
 
 
 @dataclass(frozen=True)

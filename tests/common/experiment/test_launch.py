@@ -10,6 +10,7 @@ import pytest
 
 from common.config import RunOptions, ScorerOptions, TrainerOptions, load_options
 from common.experiment import launch
+from common.scheduling import HELPER_CORES
 from tests.common.experiment.workplace import LEAVES_ON_TERM, LEAVES_WITH_TRAINER, TRAINS, Make, finish
 
 
@@ -99,7 +100,7 @@ def test_traces_go_to_the_run_folder_and_are_named_at_the_end(workplace: Make) -
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores and pinning"
 )
 def test_trainer_and_scorer_run_on_cores_of_their_own(workplace: Make) -> None:
-    says = "print(sorted(os.sched_getaffinity(0)), flush=True); "
+    says = f"print(sorted(os.sched_getaffinity(0)), os.environ.get({HELPER_CORES!r}), flush=True); "
     place = workplace(says + TRAINS, says + LEAVES_WITH_TRAINER)
     before = os.sched_getaffinity(0)
     first, second = sorted(before)[:2]
@@ -110,8 +111,8 @@ def test_trainer_and_scorer_run_on_cores_of_their_own(workplace: Make) -> None:
         os.sched_setaffinity(0, before)
     assert code == 0
     assert f"pinned: trainer to core {first}, scorer-0 to core {second}" in out.splitlines()
-    assert (place.out / "trainer.log").read_text() == f"[{first}]\n"
-    assert (place.out / "scorer-0.log").read_text() == f"[{second}]\n"
+    assert (place.out / "trainer.log").read_text() == f"[{first}] {second}\n"
+    assert (place.out / "scorer-0.log").read_text() == f"[{second}] None\n"
 
 
 def test_a_free_port_is_found_for_both_sides(workplace: Make) -> None:

@@ -1,0 +1,46 @@
+"""Which cores the threads beside training may use."""
+
+import os
+import threading
+
+import pytest
+
+from common.scheduling import HELPER_CORES, beside_training
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+needs_two = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores and pinning")
+
+
+def cores_of_a_new_thread() -> set[int]:
+    found: list[set[int]] = []
+    thread = threading.Thread(target=lambda: found.append(os.sched_getaffinity(0)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@needs_two
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [(str(CORES[-1]), {CORES[0], CORES[-1]}), ("", {CORES[0]}), ("nonsense", {CORES[0]}), (None, {CORES[0]})],
+)
+def test_helpers_use_the_named_cores_too_and_the_thread_that_trains_keeps_to_its_own(
+    named: str | None, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(HELPER_CORES, raising=False)
+    if named is not None:
+        monkeypatch.setenv(HELPER_CORES, named)
+    os.sched_setaffinity(0, {CORES[0]})
+    try:
+        with beside_training():
+            assert cores_of_a_new_thread() == expected
+        assert os.sched_getaffinity(0) == {CORES[0]}
+    finally:
+        os.sched_setaffinity(0, CORES)
+
+
+@needs_two
+def test_cores_that_do_not_exist_leave_helpers_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HELPER_CORES, "100000")
+    with beside_training():
+        assert cores_of_a_new_thread() == set(CORES)
