@@ -9,7 +9,8 @@
                    what the scorers could give, and the work of the trainer's I/O thread for each
     model_push_ms  what a push takes from training, for models of 1, 25 and 100 million parameters
     service        a training step beside 64 synthetic scorers, beside one and beside none: Jain's index of their chunks
-                   (goal .95), ratios of the steps (goal 1.02), and what the I/O thread needs of a core
+                   (goal .95), ratios of the steps (goal 1.02), and what the I/O thread needs of a core; scorers have
+                   the lowest priority, as they stand for other hosts, and stand still beside the others' blocks
     limits         up to 1,000 scorers and 64 ranks: what runs out first, calculated from what messages cost at up to
                    1,000 sessions, and held against `service` where that is measured too
     events         leases in simulated time for up to 1,000 scorers of four speeds: shares and staleness
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", action="store_const", dest="parts", const=["service", "limits", "events"])
     parser.add_argument("--scorers", type=int, default=NUM_SCORERS, help="of the part `service`")
-    parser.add_argument("--rounds", type=int, help="of each size (default 200; service: 9; with --quick 5, 2)")
+    parser.add_argument("--rounds", type=int, help="of each size (default 200; service: 30; with --quick 5, 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     chosen = parser.parse_args(argv)
     rounds = chosen.rounds or (5 if chosen.quick else 200)
@@ -92,11 +93,11 @@ def _many_scorers(chosen: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     result, scaled, quick = {}, None, chosen.quick
     if "service" in chosen.parts:
         num, workload = (min(4, chosen.scorers), DIGITS) if quick else (chosen.scorers, IMAGES)
-        with pinned(cores.trainer):
-            rounds = chosen.rounds or (2 if quick else 9)
+        with cores.training():
+            rounds = chosen.rounds or (2 if quick else 30)
             times = {
                 "rounds": rounds,
-                "block_s": 0.2 if quick else 3.0,
+                "block_s": 0.2 if quick else 1.5,
                 "chunk_s": SCORER_CHUNK_S / (20 if quick else 1),
             }
             scaled = measure_service_at_scale(workload, cores, num=num, **times)

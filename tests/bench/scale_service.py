@@ -1,8 +1,8 @@
 """A training step beside many scorers, beside one, and beside none, in turns; who of the many got how much to do.
 
 Real: a training run, its link, one session for each scorer over ipc, leases, heartbeats, weights that every scorer
-fetches. Not real: the scorers sleep instead of scoring, share a core and a few interpreters, and no network or
-encryption is in between.
+fetches. Not real: the scorers sleep instead of scoring, share a core at its lowest priority and a few interpreters, and
+no network or encryption is in between.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from trainer.stream import SelectedBatches
 
 PER_SELECTED, CHUNKS_PER_STEP = 10, 5  # the defaults: candidates of a step for each selected sample, in chunks of 2·b
 START_S = 120.0
+HEARD_S = 1.5  # within which a heartbeat of each scorer comes
 SILENCE_S = 60.0  # the scorers share a core with whatever else there is
 
 
@@ -63,12 +64,15 @@ class ScaleArm:
         return self._arm.batches._link
 
     def block(self, seconds: float) -> float:
-        """Seconds of a step, over a block of about so many."""
+        """Seconds of a step, over a block of about so many. Its scorers stand still afterwards."""
+        if self._crowd is not None:
+            self._crowd.go_on()
         self._arm.advance(SETTLE_STEPS)
         steps = max(1, round(seconds * SETTLE_STEPS / self._arm.advance(SETTLE_STEPS)))
         before = self._counters()
         taken_s = self._arm.advance(steps)
         after = self._counters()
+        self.stand_still()
         totals = self.totals
         totals.step_s.append(taken_s / steps)
         totals.elapsed_s += taken_s
@@ -77,8 +81,13 @@ class ScaleArm:
             setattr(totals, name, getattr(totals, name) + value - before[name])
         return taken_s / steps
 
+    def stand_still(self) -> None:
+        """Its scorers do nothing until the next block."""
+        if self._crowd is not None:
+            self._crowd.stand_still()
+
     def idle_share(self, seconds: float) -> float:
-        """Share of a core that the I/O thread and ZeroMQ's need while nobody trains: heartbeats and ticks."""
+        """Share of a core that the threads that talk need while nobody trains nor scores: ticks, beats unheard."""
         before, started = self._talking_s(), time.perf_counter()
         time.sleep(seconds)
         return (self._talking_s() - before) / (time.perf_counter() - started)
@@ -87,7 +96,10 @@ class ScaleArm:
         return thread_cpu_s(self.link._io._thread) + tasks_cpu_s(self._tasks)
 
     def served(self) -> dict[int, int]:
-        """Chunks scored by each scorer, by its session, as last heard."""
+        """Chunks scored by each scorer, by its session; takes as long as until each has told."""
+        assert self._crowd is not None, "an arm without scorers"
+        self._crowd.go_on()
+        time.sleep(HEARD_S)
         return {session.id: session.progress for session in self.link.service.sessions}
 
     def _counters(self) -> dict[str, Any]:
@@ -119,7 +131,7 @@ def open_scale_arm(trainee: Trainee, num: int, *, chunk_s: float, cores: Cores) 
         batch_size = trainer_options(trainee.workload).batch_size
         if num:
             more = {"mode": "stale", "listen": f"ipc://{folder}/t", "service": {"silence_s": SILENCE_S}}
-            more |= {"candidates": PER_SELECTED * batch_size}
+            more |= {"candidates": PER_SELECTED * batch_size, "wire": "bf16"}  # what but float32 scorers get
             more |= {"chunk_size": PER_SELECTED * batch_size // CHUNKS_PER_STEP}
         options = trainer_options(trainee.workload, **more)
         others = zmq_threads()
@@ -152,8 +164,8 @@ class Scaled:
     Attributes:
         none, one, many: totals of plain training, beside one scorer, beside many.
         served: chunks of each of the many, in the timed and the settling blocks.
-        idle_fraction: of a core, for the I/O threads of the many while their run stands still, as it does during the
-            blocks of the others.
+        idle_fraction: of a core, for the I/O threads of the many while their run and they stand still, as they do
+            during the blocks of the others.
         weights_bytes: of a version.
     """
 
@@ -172,7 +184,8 @@ class Scaled:
     def ratios(self, over: Totals) -> list[float]:
         """A step beside many over one of another arm, by round.
 
-        Heartbeats of the many go on during the other's blocks: what they cost those is added to the step of the many.
+        The trainer of the many goes on looking after them during the other's blocks: what that needs of a core is added
+        to the step of the many, as if all of it were taken from training.
         """
         return [
             (1 + self.idle_fraction) * many / other for many, other in zip(self.many.step_s, over.step_s, strict=True)
@@ -197,13 +210,14 @@ def measure_service_at_scale(
             for scorers, seconds in ((0, 0.0), (1, chunk_s / num), (num, chunk_s))
         ]
         none, one, many = arms
-        time.sleep(1.5)  # so that a heartbeat of each has told what it did so far
         before = many.served()
+        for arm in arms:
+            arm.stand_still()
         for index in range(rounds):
             for arm in arms[index % 3 :] + arms[: index % 3]:
                 arm.block(block_s)
         idle = many.idle_share(max(2.0, block_s))
         after = many.served()
         served = [count - before.get(session, 0) for session, count in after.items()]
-        weights_bytes = many.link._publisher.manifests["float32"].total_bytes
+        weights_bytes = many.link._publisher.manifests["bf16"].total_bytes
         return Scaled(none.totals, one.totals, many.totals, num, served, idle, weights_bytes)
