@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", action="store_const", dest="parts", const=["service", "limits", "events"])
     parser.add_argument("--scorers", type=int, default=NUM_SCORERS, help="of the part `service`")
-    parser.add_argument("--rounds", type=int, help="of each size (default 200; service: 30; with --quick 5, 2)")
+    parser.add_argument("--rounds", type=int, help="of each size (default 200; service: 60; with --quick 5, 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     chosen = parser.parse_args(argv)
     rounds = chosen.rounds or (5 if chosen.quick else 200)
@@ -94,10 +94,10 @@ def _many_scorers(chosen: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     if "service" in chosen.parts:
         num, workload = (min(4, chosen.scorers), DIGITS) if quick else (chosen.scorers, IMAGES)
         with cores.training():
-            rounds = chosen.rounds or (2 if quick else 30)
+            rounds = chosen.rounds or (2 if quick else 60)
             times = {
                 "rounds": rounds,
-                "block_s": 0.2 if quick else 1.5,
+                "block_s": 0.2 if quick else 0.7,
                 "chunk_s": SCORER_CHUNK_S / (20 if quick else 1),
             }
             scaled = measure_service_at_scale(workload, cores, num=num, **times)

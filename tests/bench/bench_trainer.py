@@ -10,8 +10,9 @@
 
 Each process has a core of its own and computes in one thread; as under `run`, what a trainer does beside training may
 use the scorer's core too, in all arms alike. Candidates per selected sample for the first three: as many as leave the
-scorer a quarter of its time, 10 at most, in one chunk. Ratios are medians over pairs measured in turns and mean little
-on a machine that does other things meanwhile: quartiles and the load are printed beside them.
+scorer a quarter of its time, 10 at most, in one chunk. Ratios are medians over pairs of short blocks in turns, as a
+shared machine changes its pace from second to second. They mean little where other things run meanwhile: quartiles and
+the load are printed beside them.
 """
 
 import argparse
@@ -39,8 +40,8 @@ LOAD = 0.75  # of the scorer, so that the trainer need not wait
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Prints tables and a JSON line; returns what the line holds."""
     parser = argparse.ArgumentParser(prog="bench_trainer", description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, help="pairs of blocks for each ratio (default 9, with --quick 2)")
-    parser.add_argument("--block-s", type=float, help="seconds of a timed block (default 3, with --quick 0.1)")
+    parser.add_argument("--pairs", type=int, help="pairs of blocks for each ratio (default 45, with --quick 2)")
+    parser.add_argument("--block-s", type=float, help="seconds of a timed block (default 0.6, with --quick 0.1)")
     parser.add_argument("--workload", choices=[*WORKLOADS, "all"], help="default all, with --quick digits")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--model", help="instead of the workload's")
@@ -48,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--device", default="cpu", help="of trainer and scorer: cpu, cuda or cuda:N")
     parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing")
     chosen = parser.parse_args(argv)
-    num_pairs = chosen.pairs or (2 if chosen.quick else 9)
-    block_s = chosen.block_s or (0.1 if chosen.quick else 3.0)
+    num_pairs = chosen.pairs or (2 if chosen.quick else 45)
+    block_s = chosen.block_s or (0.1 if chosen.quick else 0.6)
     workload = chosen.workload or ("digits" if chosen.quick else "all")
     names = list(WORKLOADS) if workload == "all" else [workload]
     logging.basicConfig(level=logging.WARNING)
