@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-HELPER_CORES = "MARGINSTREAM_HELPER_CORES"  # environment: numbers separated by commas
+TALKING_CORES = "MARGINSTREAM_TALKING_CORES"  # environment: numbers separated by commas
 
 
 def give_way() -> None:
@@ -20,19 +20,19 @@ def give_way() -> None:
 
 
 @contextlib.contextmanager
-def beside_training() -> Iterator[None]:
-    """Threads started inside may use the cores that `HELPER_CORES` names too, beside those of the calling thread.
+def talking_cores() -> Iterator[None]:
+    """Threads started inside may use the cores that `TALKING_CORES` names too, beside those of the calling thread.
 
-    `run` names the scorers' cores there when it pins a trainer to its own. What reads, selects and talks then waits for
-    no time slice of the training thread, nor that one for theirs.
+    `run` names the scorers' cores there when it pins a trainer to its own: what talks to scorers then takes less of the
+    core that trains.
     """
-    helpers = os.environ.get(HELPER_CORES)
-    if not helpers or not hasattr(os, "sched_setaffinity"):
+    named = os.environ.get(TALKING_CORES)
+    if not named or not hasattr(os, "sched_setaffinity"):
         yield
         return
     own = os.sched_getaffinity(0)
     with contextlib.suppress(OSError, ValueError):  # no such cores here: they stay where they are
-        os.sched_setaffinity(0, own | {int(core) for core in helpers.split(",")})
+        os.sched_setaffinity(0, own | {int(core) for core in named.split(",")})
     try:
         yield
     finally:

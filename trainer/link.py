@@ -14,6 +14,7 @@ from common.errors import is_final
 from common.models import unwrap
 from common.processes import private_folder
 from common.protocol import Feedback, Version
+from common.scheduling import talking_cores
 from common.security import trainer_security
 from common.transport import CONTROL, WEIGHTS, IOThread
 from trainer.agreed import audits_of, histories_by_position, ships_all, terms_of
@@ -95,7 +96,7 @@ class ScorerLink:
         self.endpoint = ""
 
     def __enter__(self) -> "ScorerLink":
-        with contextlib.ExitStack() as opened:
+        with talking_cores(), contextlib.ExitStack() as opened:
             listen = self.options.listen
             if listen is None and self.group.is_first:
                 listen = f"ipc://{opened.enter_context(private_folder())}/t"

@@ -25,7 +25,6 @@ from common.config import TrainerOptions
 from common.data.source import Source
 from common.models import check_model, find_head
 from common.processes import local_scorers
-from common.scheduling import beside_training
 from trainer.accounting import count_cost
 from trainer.assembly import assemble
 from trainer.batch import Batch
@@ -128,7 +127,7 @@ class SelectedBatches:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> "SelectedBatches":
-        with beside_training(), contextlib.ExitStack() as opened:
+        with contextlib.ExitStack() as opened:
             if self._link is not None:
                 opened.enter_context(self._link)  # pushes weights: a broken link shows before work is lost
                 if self._num_local_scorers:

@@ -28,7 +28,7 @@ from common.run_folder import (
     of_rank,
     write_options,
 )
-from common.scheduling import HELPER_CORES
+from common.scheduling import TALKING_CORES
 
 DRY_ENDPOINT = "ipc://PRIVATE/trainer"
 
@@ -89,7 +89,7 @@ def _members(
 
     def begin_rank(rank: int, name: str, resume: bool, environment: Environment) -> Child:
         own = told[rank].model_copy(update={"resume": resume})
-        told_of = {**environment, HELPER_CORES: ",".join(map(str, pinning.helpers)) or None}
+        told_of = {**environment, TALKING_CORES: ",".join(map(str, pinning.talking)) or None}
         return children.start("trainer", name, own, pinning.trainers[rank], told_of, of_rank("trainer.log", rank))
 
     def scorer(name: str, device: str, cores: Cores) -> Member:

@@ -20,8 +20,8 @@ class Pinning:
     scorers: tuple[Cores, ...] = ()  # of scorer-0, scorer-1, ...
 
     @property
-    def helpers(self) -> tuple[int, ...]:
-        """What a trainer's threads other than the one that trains may use beside their own: the scorers'."""
+    def talking(self) -> tuple[int, ...]:
+        """Cores that threads of a trainer which talk to scorers may use beside their own: the scorers'."""
         return tuple(sorted({core for cores in self.scorers for core in cores or ()}))
 
     @property
@@ -42,7 +42,7 @@ def pin(options: RunOptions, layout: Layout, allowed: tuple[int, ...]) -> Pinnin
     """Cores of their own for trainers and, where there are enough, for each scorer that computes on the CPU.
 
     A process gets as many as it has threads, on a GPU one. Spare ones are rank 0's: a trainer has a thread that reads
-    and selects and one that talks to scorers, which may use the scorers' cores too (`Pinning.helpers`). Where cores do
+    and selects and some that talk to scorers, which may use the scorers' cores too (`Pinning.talking`). Where cores do
     not suffice, scorers share those that trainers leave.
     Nothing is pinned where no scorer computes on the CPU, on larger machines, and where nothing is left for scorers.
 

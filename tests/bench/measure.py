@@ -12,7 +12,7 @@ from typing import Any
 
 from common.devices import pinned
 from common.environment import describe_environment
-from common.scheduling import HELPER_CORES
+from common.scheduling import TALKING_CORES
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Cores:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """The calling thread as `run` pins a trainer: what trains on its core, what helps it on the scorer's too."""
-        before = os.environ.pop(HELPER_CORES, None)
+        """The calling thread as `run` pins a trainer: on its core, and what talks to scorers on theirs too."""
+        before = os.environ.pop(TALKING_CORES, None)
         if self.scorer is not None:
-            os.environ[HELPER_CORES] = str(self.scorer)
+            os.environ[TALKING_CORES] = str(self.scorer)
         try:
             with pinned(self.trainer):
                 yield
         finally:
-            os.environ.pop(HELPER_CORES, None)
+            os.environ.pop(TALKING_CORES, None)
             if before is not None:
-                os.environ[HELPER_CORES] = before
+                os.environ[TALKING_CORES] = before
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Which cores the threads beside training may use."""
+"""Which cores the threads that talk may use."""
 
 import os
 import threading
 
 import pytest
 
-from common.scheduling import HELPER_CORES, beside_training
+from common.scheduling import TALKING_CORES, talking_cores
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 needs_two = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores and pinning")
@@ -24,15 +24,15 @@ def cores_of_a_new_thread() -> set[int]:
     ("named", "expected"),
     [(str(CORES[-1]), {CORES[0], CORES[-1]}), ("", {CORES[0]}), ("nonsense", {CORES[0]}), (None, {CORES[0]})],
 )
-def test_helpers_use_the_named_cores_too_and_the_thread_that_trains_keeps_to_its_own(
+def test_threads_begun_inside_use_the_named_cores_too_and_the_caller_keeps_to_its_own(
     named: str | None, expected: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(HELPER_CORES, raising=False)
+    monkeypatch.delenv(TALKING_CORES, raising=False)
     if named is not None:
-        monkeypatch.setenv(HELPER_CORES, named)
+        monkeypatch.setenv(TALKING_CORES, named)
     os.sched_setaffinity(0, {CORES[0]})
     try:
-        with beside_training():
+        with talking_cores():
             assert cores_of_a_new_thread() == expected
         assert os.sched_getaffinity(0) == {CORES[0]}
     finally:
@@ -40,7 +40,7 @@ def test_helpers_use_the_named_cores_too_and_the_thread_that_trains_keeps_to_its
 
 
 @needs_two
-def test_cores_that_do_not_exist_leave_helpers_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(HELPER_CORES, "100000")
-    with beside_training():
+def test_cores_that_do_not_exist_leave_threads_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TALKING_CORES, "100000")
+    with talking_cores():
         assert cores_of_a_new_thread() == set(CORES)

@@ -10,7 +10,7 @@ import pytest
 
 from common.config import RunOptions, ScorerOptions, TrainerOptions, load_options
 from common.experiment import launch
-from common.scheduling import HELPER_CORES
+from common.scheduling import TALKING_CORES
 from tests.common.experiment.workplace import LEAVES_ON_TERM, LEAVES_WITH_TRAINER, TRAINS, Make, finish
 
 
@@ -100,7 +100,7 @@ def test_traces_go_to_the_run_folder_and_are_named_at_the_end(workplace: Make) -
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores and pinning"
 )
 def test_trainer_and_scorer_run_on_cores_of_their_own(workplace: Make) -> None:
-    says = f"print(sorted(os.sched_getaffinity(0)), os.environ.get({HELPER_CORES!r}), flush=True); "
+    says = f"print(sorted(os.sched_getaffinity(0)), os.environ.get({TALKING_CORES!r}), flush=True); "
     place = workplace(says + TRAINS, says + LEAVES_WITH_TRAINER)
     before = os.sched_getaffinity(0)
     first, second = sorted(before)[:2]

@@ -1,6 +1,7 @@
-"""On a machine whose cores are shared out, all that a trainer does beside training may use the scorers' too."""
+"""On a machine whose cores are shared out, the threads that talk to scorers may use the scorers' too."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from common.config import TrainerOptions
 from common.data.sources import open_source
 from common.models import build_model
-from common.scheduling import HELPER_CORES
+from common.scheduling import TALKING_CORES
 from trainer.stream import SelectedBatches
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -16,20 +17,25 @@ TASKS = Path("/proc/self/task")
 
 
 @pytest.mark.skipif(len(CORES) < 2 or not TASKS.is_dir(), reason="needs two cores, pinning and /proc")
-def test_no_thread_but_the_one_that_trains_is_kept_on_its_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_talks_may_use_the_scorers_core_and_what_trains_and_selects_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     options = TrainerOptions(data="synthetic", steps=2)
     source = open_source(options)
     model = build_model(options.model, source.sample, seed=0)
-    monkeypatch.setenv(HELPER_CORES, str(CORES[1]))
+    monkeypatch.setenv(TALKING_CORES, str(CORES[1]))
     known = set(os.listdir(TASKS))
     os.sched_setaffinity(0, {CORES[0]})
     try:
         with SelectedBatches(options, source, model):
             begun = {name: (TASKS / name / "comm").read_text().strip() for name in set(os.listdir(TASKS)) - known}
-            cores = {name: os.sched_getaffinity(int(name)) for name in begun}
+            python = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+            names = [python.get(task, name) for task, name in begun.items()]
+            cores = [os.sched_getaffinity(int(task)) for task in begun]
             assert os.sched_getaffinity(0) == {CORES[0]}
     finally:
         os.sched_setaffinity(0, CORES)
-    assert len(begun) >= 3, begun  # feeder, I/O thread, ZeroMQ's
-    assert any(name.startswith("ZMQ") for name in begun.values()), begun
-    assert all(found == {CORES[0], CORES[1]} for found in cores.values()), (begun, cores)
+    assert {"feeder", "trainer-io"} <= set(names)
+    assert any(name.startswith("ZMQ") for name in names), names
+    for name, found in zip(names, cores, strict=True):
+        assert found == ({CORES[0]} if name == "feeder" else {CORES[0], CORES[1]}), name
