@@ -9,8 +9,9 @@
                    what the scorers could give, and the work of the trainer's I/O thread for each
     model_push_ms  what a push takes from training, for models of 1, 25 and 100 million parameters
     service        a training step beside 64 synthetic scorers, beside one and beside none: Jain's index of their chunks
-                   (goal .95), ratios of the steps (goal 1.02), and what the I/O thread needs of a core; scorers have
-                   the lowest priority, as they stand for other hosts, and stand still beside the others' blocks
+                   (goal .95), ratios of the steps (goal 1.02), and what the I/O thread needs of a core; as scorers
+                   stand for other hosts, they share the other core at the lowest priority and stand still beside the
+                   others' blocks, and only the thread that trains is pinned
     limits         up to 1,000 scorers and 64 ranks: what runs out first, calculated from what messages cost at up to
                    1,000 sessions, and held against `service` where that is measured too
     events         leases in simulated time for up to 1,000 scorers of four speeds: shares and staleness
@@ -93,14 +94,9 @@ def _many_scorers(chosen: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     result, scaled, quick = {}, None, chosen.quick
     if "service" in chosen.parts:
         num, workload = (min(4, chosen.scorers), DIGITS) if quick else (chosen.scorers, IMAGES)
-        with cores.training():
-            rounds = chosen.rounds or (2 if quick else 60)
-            times = {
-                "rounds": rounds,
-                "block_s": 0.2 if quick else 0.7,
-                "chunk_s": SCORER_CHUNK_S / (20 if quick else 1),
-            }
-            scaled = measure_service_at_scale(workload, cores, num=num, **times)
+        rounds = chosen.rounds or (2 if quick else 60)
+        times = {"rounds": rounds, "block_s": 0.2 if quick else 0.7, "chunk_s": SCORER_CHUNK_S / (20 if quick else 1)}
+        scaled = measure_service_at_scale(workload, cores, num=num, **times)
         result |= {"service": report_service(scaled)}
     with pinned(cores.trainer):
         if "limits" in chosen.parts:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.devices import pinned
 from common.processes import private_folder
 from tests.bench.arms import SETTLE_STEPS, Arm, Trainee, trainer_options
 from tests.bench.crowd import Crowd, open_crowd
@@ -210,6 +211,7 @@ def measure_service_at_scale(
             for scorers, seconds in ((0, 0.0), (1, chunk_s / num), (num, chunk_s))
         ]
         none, one, many = arms
+        opened.enter_context(pinned(cores.trainer))  # the thread that trains; those that were begun go where they like
         before = many.served()
         for arm in arms:
             arm.stand_still()

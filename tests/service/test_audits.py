@@ -34,7 +34,9 @@ def test_in_lockstep_the_same_weights_select_the_same_samples_again(processes: P
 
 def test_audits_cause_no_push_so_that_they_do_not_change_what_they_measure(processes: Processes) -> None:
     sizes = ("--candidates", "128", "--chunk-size", "128", "--steps", "120")
-    processes.service("audited", *sizes, "--push-every", "32", "--fallback", "wait", "--log.audit-fraction", "1").succeeds()
+    processes.service(
+        "audited", *sizes, "--push-every", "32", "--fallback", "wait", "--log.audit-fraction", "1"
+    ).succeeds()
     summary = processes.summary("audited")
     assert summary["audits"]["answered"] > 0
     assert summary["pushes"] + summary["pushes_skipped"] == 4  # at the steps 0, 32, 64 and 96

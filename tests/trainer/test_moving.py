@@ -15,7 +15,7 @@ def test_on_the_cpu_nothing_is_copied_and_nothing_is_waited_for() -> None:
 
 
 @pytest.mark.gpu
-def test_what_was_moved_talking_cores_is_whole_once_training_has_waited_for_it() -> None:
+def test_what_was_moved_beside_training_is_whole_once_training_has_waited_for_it() -> None:
     device = torch.device("cuda:0")
     mover, sent = Mover(device), torch.arange(1 << 22, dtype=torch.uint8)
     for _ in range(5):

@@ -83,7 +83,7 @@ def test_a_scorer_that_cannot_be_measured_is_an_error_with_its_last_words(monkey
 
 
 @pytest.mark.parametrize("words", [["--mode", "uniform", "--method", "uniform"], ["--mode", "fresh"]])
-def test_there_is_nothing_to_plan_where_nothing_is_scored_talking_cores(words: list[str]) -> None:
+def test_there_is_nothing_to_plan_where_nothing_is_scored_beside_training(words: list[str]) -> None:
     with pytest.raises(ConfigError, match="nothing to plan; choose --mode stale"):
         check_scored(load_options(PlanOptions, words))
 
