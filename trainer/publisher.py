@@ -13,8 +13,8 @@ import time
 import torch
 from torch import nn
 
-from common.buckets import bucket_checksum, bucket_span
-from common.protocol import Version
+from common.buckets import bucket_checksum, bucket_span, num_buckets
+from common.protocol import Buffer, Version, Weights, encode
 from common.waiting import Wait
 from common.weights import Manifest, copy_groups, manifest_of, model_tensors
 from trainer.slot import Slot, Wire, new_slot
@@ -122,10 +122,24 @@ class Publisher:
         self.slots.announce(slot)
         return slot.version
 
-    def bucket(self, slot: Slot, bucket: int) -> tuple[memoryview, int]:
-        """The bytes of a bucket, not copied, and their checksum."""
-        start, stop = bucket_span(bucket, self.manifest(slot).total_bytes)
+    def bucket(self, slot: Slot, bucket: int) -> Weights:
+        """The message that hands out a bucket, whose bytes are not copied; with the manifest in the first one."""
+        assert slot.version is not None, "handed out before it was filled"
+        manifest = self.manifest(slot)
+        start, stop = bucket_span(bucket, manifest.total_bytes)
         data = slot.host.numpy().data[start:stop]
-        if bucket not in slot.checksums:
-            slot.checksums[bucket] = bucket_checksum(data)
-        return data, slot.checksums[bucket]
+        return Weights(
+            version=slot.version,
+            bucket=bucket,
+            num_buckets=num_buckets(manifest.total_bytes),
+            total_bytes=manifest.total_bytes,
+            checksum=bucket_checksum(data),
+            manifest=manifest.rows if bucket == 0 else None,
+            buffer=data,
+        )
+
+    def frames(self, slot: Slot, bucket: int) -> list[Buffer]:
+        """Of that message: made once for all the scorers that fetch the version."""
+        if bucket not in slot.frames:
+            slot.frames[bucket] = encode(self.bucket(slot, bucket))
+        return slot.frames[bucket]

@@ -4,6 +4,7 @@ Nothing here is waited for by training: the pool is filled from this side and em
 is slow, stuck, silent or talking nonsense costs its own leases, which are issued again.
 """
 
+import functools
 import logging
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ from trainer.predictor_desk import PredictorDesk
 from trainer.publisher import Publisher
 from trainer.ranks.following import FollowedVersions
 from trainer.reception import Reception
-from trainer.sessions import HistoriesOf, Sent, Sessions
+from trainer.sessions import HistoriesOf, Outgoing, Sent, Sessions
 from trainer.slot import Slot
 from trainer.terms import HEARTBEAT_S, Terms
 from trainer.traffic import Traffic
@@ -137,9 +138,10 @@ class Service:
         self.sessions.issue_leases()
 
     def _beat(self) -> None:
+        pool = self._pool
+        beat = functools.cache(lambda version: encode(Heartbeat(pool.num_arrived, version, (), pool.next_step)))
         for session in self.sessions:
-            version = self.weights.version_for(session)
-            self._send(session.peer, Heartbeat(self._pool.num_arrived, version, (), self._pool.next_step))
+            self._send(session.peer, beat(self.weights.version_for(session)))
 
     def on_stop(self) -> None:
         self._is_ending = self.says_farewell
@@ -238,9 +240,9 @@ class Service:
         self.traffic.events["errors from scorers"] += 1
         self._log.say("reported", f"scorer {session.name} reports: {message.text}")
 
-    def _send(self, peer: bytes, message: Message, channel: Channel = CONTROL) -> Sent:
-        """Send a message; a peer that is gone or does not read gives its leases back."""
-        frames = encode(message)
+    def _send(self, peer: bytes, message: Outgoing, channel: Channel = CONTROL) -> Sent:
+        """Send a message or its frames; a peer that is gone or does not read gives its leases back."""
+        frames = message if isinstance(message, list) else encode(message)
         sent = self._io.send(channel, frames, peer, track=channel == WEIGHTS)
         if sent is False:
             if (session := self.sessions.get(peer)) is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
-from common.protocol import Array, Hello, Lease, Message, Revoke, Spent, Version, Welcome, pack_mask
+from common.protocol import Array, Buffer, Hello, Lease, Message, Revoke, Spent, Version, Welcome, pack_mask
 from common.sparing_log import SparingLog
 from common.transport import CONTROL, Channel
 from trainer.audits import Audits
@@ -24,7 +24,8 @@ LOG_EVERY_S, LOG_AT_ONCE = 10.0, 50  # of what a peer that comes and goes can ca
 NOTHING = Spent(0, 0, 0, 0, 0)
 
 Sent = zmq.MessageTracker | bool | None
-Send = Callable[[bytes, Message, Channel], Sent]
+Outgoing = Message | list[Buffer]  # the frames of one that goes to several
+Send = Callable[[bytes, Outgoing, Channel], Sent]
 HistoriesOf = Callable[[int, int, Wanted], np.ndarray]
 
 

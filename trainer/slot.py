@@ -11,7 +11,7 @@ import zmq
 from torch import Tensor
 
 from common.buckets import flat_buffer
-from common.protocol import Version
+from common.protocol import Buffer, Version
 from common.weights import Group, Manifest, grouped
 
 Wire = Literal["float32", "bf16"]
@@ -32,7 +32,7 @@ class Slot:
     is_empty: bool = False  # a version that nobody fetches: nothing was copied
     copied: "torch.cuda.Event | None" = None  # the device-to-host copy is over
     filling: bool = False
-    checksums: dict[int, int] = field(default_factory=dict)
+    frames: dict[int, list[Buffer]] = field(default_factory=dict)  # of its messages, by bucket
     pins: set[int] = field(default_factory=set)  # sessions that fetch this version
     abandoned: bool = False  # frames of it may stay in a queue for good, or for too long
     queued: collections.deque[tuple[bytes, zmq.MessageTracker]] = field(default_factory=collections.deque)  # by peer

@@ -58,7 +58,7 @@ class Slots:
                 if self._is_free(slot):
                     slot.filling = True
                     slot.version = None
-                    slot.checksums.clear()
+                    slot.frames.clear()
                     return slot
             self._is_refused = True
         return None

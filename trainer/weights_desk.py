@@ -5,7 +5,7 @@ import collections
 import zmq
 
 from common.buckets import WINDOW, num_buckets
-from common.protocol import Fetch, Hello, Version, VersionHint, Weights, WeightsGone
+from common.protocol import Fetch, Hello, Version, VersionHint, WeightsGone, encode
 from common.transport import CONTROL, WEIGHTS
 from trainer.publisher import Publisher
 from trainer.sessions import Send, Session, Sessions
@@ -70,12 +70,12 @@ class WeightsDesk:
             return None
         version = self._publisher.announce(slot)
         self.announced.append(version)
-        hint = VersionHint(version, self._publisher.manifest(slot).total_bytes)
+        hint = encode(VersionHint(version, self._publisher.manifest(slot).total_bytes))  # once for all of them
         fetching = [session for session in self._sessions if self.version_for(session) == version]
         for session in fetching:
             self._send(session.peer, hint, CONTROL)
         if fetching:
-            self._publisher.bucket(slot, 0)  # its checksum, while the hints are on their way
+            self._publisher.frames(slot, 0)  # while the hints are on their way
         return version
 
     def serve(self, peer: bytes, fetch: Fetch) -> int:
@@ -98,28 +98,17 @@ class WeightsDesk:
         if slot is None:
             self._send(peer, WeightsGone(fetch.version, self.version_for(session)), WEIGHTS)
             return 0 if is_new else 1
-        manifest = self._publisher.manifest(slot)
-        total = num_buckets(manifest.total_bytes)
+        total = num_buckets(self._publisher.manifest(slot).total_bytes)
         stop = min(fetch.first_bucket + min(fetch.num_buckets, WINDOW), total)
         session.next_bucket = max(session.next_bucket, stop) if session.fetching == fetch.version else stop
         session.fetching = fetch.version
         num_bytes = 0
         for bucket in range(fetch.first_bucket, stop):
-            data, checksum = self._publisher.bucket(slot, bucket)
-            message = Weights(
-                version=fetch.version,
-                bucket=bucket,
-                num_buckets=total,
-                total_bytes=manifest.total_bytes,
-                checksum=checksum,
-                manifest=manifest.rows if bucket == 0 else None,
-                buffer=data,
-            )
-            sent = self._send(peer, message, WEIGHTS)
+            sent = self._send(peer, frames := self._publisher.frames(slot, bucket), WEIGHTS)
             tracker = sent if isinstance(sent, zmq.MessageTracker) else None
             if tracker is not None:
                 session.outgoing.append(tracker)
-            num_bytes += len(data)
+            num_bytes += len(frames[-1])
             self._publisher.slots.sent(slot, session.id, tracker, last=bucket == total - 1, peer=peer)
         return 0 if is_new else 1 + num_bytes
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common import buckets
 from common.processes import private_folder
+from common.protocol import Buffer
 from common.security.credentials import Insecure
 from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import copy_groups, load_flat
@@ -124,15 +125,15 @@ def test_of_two_thousand_versions_pushed_while_training_goes_on_each_that_arrive
 @pytest.mark.usefixtures("_small_buckets")
 def test_without_the_copy_between_two_steps_versions_are_torn_and_this_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, with the bytes taken from the live model when they are sent."""
-    whole = Publisher.bucket
+    whole = Publisher.frames
 
-    def live(self: Publisher, slot: Slot, bucket: int) -> tuple[memoryview, int]:
+    def live(self: Publisher, slot: Slot, bucket: int) -> list[Buffer]:
         copy_groups(slot.copies[slot.wire])
-        slot.checksums.clear()
+        slot.frames.clear()
         return whole(self, slot, bucket)
 
     monkeypatch.setattr(Publisher, "_copy", lambda self, slot: None)
-    monkeypatch.setattr(Publisher, "bucket", live)
+    monkeypatch.setattr(Publisher, "frames", live)
     deadline = time.monotonic() + WITHIN_S
     with contextlib.closing(arriving()) as versions:
         assert any(values != {step} for step, values, _ in versions if time.monotonic() < deadline)

@@ -10,7 +10,7 @@ import zmq
 from torch import Tensor, nn
 
 from common import buckets
-from common.protocol import Version, Weights
+from common.protocol import Version, Weights, decode
 from common.weights import FlatLoader, load_flat
 from scorer.staging import StagedWeights, Transfer
 from trainer.publisher import Publisher
@@ -49,12 +49,10 @@ def fetch(publisher: Publisher, version: Version, session: int, between=lambda b
     slot = publisher.slots.open(version, session)
     if slot is None:
         return None
-    manifest = publisher.manifest(slot)
-    num = buckets.num_buckets(manifest.total_bytes)
-    for bucket in range(num):
-        data, checksum = publisher.bucket(slot, bucket)
-        rows = manifest.rows if bucket == 0 else None
-        staged = transfer.receive(Weights(version, bucket, num, manifest.total_bytes, checksum, rows, data))
+    for bucket in range(buckets.num_buckets(publisher.manifest(slot).total_bytes)):
+        message = decode(publisher.frames(slot, bucket))
+        assert isinstance(message, Weights)
+        staged = transfer.receive(message)
         between(bucket)
     publisher.slots.sent(slot, session, None, last=True)
     return staged
@@ -249,15 +247,19 @@ def test_a_version_that_others_fetch_survives_the_death_of_one() -> None:
     assert publisher.slots.open(Version(GENERATION, 0), session=2) is slot
 
 
-def test_checksums_belong_to_the_bytes_of_their_version() -> None:
+def test_what_is_sent_is_made_once_for_a_version_and_anew_for_the_next_one() -> None:
     model = Net()
     publisher = Publisher(model, None, GENERATION, num_slots=2)
     for step in range(5):
         fill(model, step)
         slot = push(publisher, step)
-        data, checksum = publisher.bucket(slot, 0)
-        assert checksum == buckets.bucket_checksum(bytes(data))
-        assert values(model) == {step}
+        frames = publisher.frames(slot, 0)
+        assert publisher.frames(slot, 0) is frames
+        message = decode(frames)
+        assert isinstance(message, Weights)
+        assert message.version == Version(GENERATION, step)
+        assert message.checksum == buckets.bucket_checksum(bytes(message.buffer))
+        assert np.frombuffer(message.buffer[:4], np.float32) == step
 
 
 def test_a_model_without_weights_has_versions_too() -> None:
