@@ -104,7 +104,8 @@ class WeightsDesk:
         session.fetching = fetch.version
         num_bytes = 0
         for bucket in range(fetch.first_bucket, stop):
-            sent = self._send(peer, frames := self._publisher.frames(slot, bucket), WEIGHTS)
+            frames = self._publisher.frames(slot, bucket)
+            sent = self._send(peer, frames, WEIGHTS)
             tracker = sent if isinstance(sent, zmq.MessageTracker) else None
             if tracker is not None:
                 session.outgoing.append(tracker)
