@@ -35,6 +35,7 @@ Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 TICK_S, STALLED_S, CATCH_UP_S, STUCK_S = 0.1, 1.0, 2.0, 30.0
+PORTION_S = 0.002  # between two portions of a long piece of work
 NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
 _send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
 
@@ -80,7 +81,8 @@ class IOThread:
         self.events = self._own.inflow.events
         self._sockets, self._channels, self._polled = self._own.by_channel, self._own.channels, self._own.polled
         self._stopping = self._is_reported = False
-        self._next_tick = 0.0
+        self._next_tick = self._next_portion = 0.0
+        self._portion: Callable[[], bool] | None = None
         self._ticked_at = time.monotonic()
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
@@ -136,6 +138,21 @@ class IOThread:
     def tick_within(self, seconds: float) -> None:
         """Have the next tick come sooner. On the I/O thread only, also in a tick."""
         self._next_tick = min(self._next_tick, time.monotonic() + seconds)
+
+    def spread(self, portion: Callable[[], bool]) -> None:
+        """Have a long piece of work done in portions: one now, and one every few milliseconds until it returns False.
+
+        In one piece it would keep the interpreter from a thread that computes, for milliseconds. On the I/O thread
+        only; replaces what was being spread before.
+        """
+        self._portion, self._next_portion = portion, 0.0
+        self._do_portion(time.monotonic())
+
+    def _do_portion(self, now: float) -> None:
+        if self._portion is not None and now >= self._next_portion:
+            self._next_portion = now + PORTION_S
+            if not self._portion():
+                self._portion = None
 
     def rest(self, seconds: float) -> None:
         """Have this thread do nothing for a moment, which does not count as work. On the I/O thread only."""
@@ -225,12 +242,15 @@ class IOThread:
 
     def _serve(self, timeout_s: float) -> float:
         """Wait for work and do it: what was posted, then one message of each socket. Returns when the wait was over."""
+        if self._portion is not None:
+            timeout_s = min(timeout_s, PORTION_S)
         polled = zmq.zmq_poll(self._polled, max(0, int(timeout_s * 1000) + 1))  # the mailbox's descriptor first
         started = time.monotonic()
         woken = bool(polled) and polled[0][0] == self._mailbox.wake_fd
         self._mailbox.run(woken=woken)
         for own, _ in polled[woken:]:
             self._receive(own)
+        self._do_portion(started)
         return started
 
     def _receive(self, own: "zmq.Socket[bytes]") -> None:

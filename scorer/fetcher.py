@@ -1,7 +1,8 @@
 """Fetches the newest weights version into a staging buffer, a window of buckets at a time. Runs on the I/O thread.
 
-Latest wins: while one version is on its way, newer hints only move the goal. What arrives is verified before anyone
-sees it; what stops arriving is asked for again.
+Latest wins: while one version is on its way, newer hints only move the goal. A scorer that computes with all that it
+was sent gets the first window of the next version unasked. What arrives is verified before anyone sees it; what stops
+arriving is asked for again.
 """
 
 import collections
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from common.buckets import WINDOW
 from common.protocol import Fetch, Version, Weights, WeightsGone
 from scorer.landing import Landing
 from scorer.staging import StagedWeights, Transfer
@@ -64,9 +66,12 @@ class Fetcher:
 
     def hint(self, version: Version) -> None:
         """There is a version; fetch it if it is the newest heard of."""
-        if self._newest is None or version > self._newest:
+        if self._is_news(version):
             self._newest = version
         self._start()
+
+    def _is_news(self, version: Version) -> bool:
+        return self._newest is None or version > self._newest
 
     @property
     def newest(self) -> Version | None:
@@ -101,11 +106,15 @@ class Fetcher:
         self._start()
 
     def receive(self, message: Weights) -> None:
-        """Take a bucket.
+        """Take a bucket that was asked for, or that begins a version newer than all heard of.
 
         Raises:
             ProtocolError: it does not belong here, or its checksum is wrong.
         """
+        if message.bucket == 0 and self._session is not None and self._is_news(message.version):
+            self._newest = message.version
+            if self._transfer is None:
+                self._begin().asked = WINDOW
         transfer = self._transfer
         if transfer is None or (message.version, message.bucket) != (transfer.version, transfer.received):
             return  # of a transfer that was given up
@@ -139,10 +148,16 @@ class Fetcher:
             return
         if self._have is not None and self._newest <= self._have:
             return
+        self._begin()
+        self._ask()
+
+    def _begin(self) -> Transfer:
+        """A transfer of the newest version, of which nothing was asked for yet."""
+        assert self._newest is not None, "nothing to fetch"
         buffer = self._spare.pop() if self._spare else np.empty(0, dtype=np.uint8)
         self._transfer = Transfer(self._newest, buffer)
         self._heard_at = time.monotonic()
-        self._ask()
+        return self._transfer
 
     def _ask(self) -> None:
         assert self._session is not None, "a transfer outside of a session"

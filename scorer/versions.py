@@ -53,7 +53,7 @@ class Versions:
             Heartbeat: self._on_heartbeat,
         }
         if wants_weights:
-            self.handlers |= {Weights: self.fetcher.receive, WeightsGone: self._on_gone}
+            self.handlers |= {Weights: self._on_weights, WeightsGone: self._on_gone}
 
     def begin(self, welcome: Welcome) -> None:
         """A session with the first rank: the same version of another trainer is other weights."""
@@ -102,6 +102,10 @@ class Versions:
         # Hints are repeated with every beat, so a lost one costs a second.
         if beat.resident is not None:
             self._on_version(beat.resident)
+
+    def _on_weights(self, message: Weights) -> None:
+        self._check(message.version)
+        self.fetcher.receive(message)
 
     def _on_gone(self, message: WeightsGone) -> None:
         if message.newest is not None:

@@ -85,4 +85,4 @@ class Doorkeeper:
     def _session(self, channel: Channel, peer: bytes) -> Session | None:
         if channel == CONTROL:
             return self._sessions.get(peer)
-        return next((session for session in self._sessions if session.weights_peer == peer), None)
+        return next((session for session in self._sessions if session.transfer.peer == peer), None)

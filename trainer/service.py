@@ -154,6 +154,7 @@ class Service:
     def announce(self, slot: Slot | None = None) -> None:
         """Tell the scorers of a version, maybe at a later tick as a GPU still computes it, and let leases move on."""
         if (version := self.weights.announce(slot)) is not None:
+            self._io.spread(self.weights.tell)
             self._pool.announce(version)
             self.push_wanted |= any(map(self.weights.is_left_out, self.sessions))  # joined since the push
             self.sessions.issue_leases()

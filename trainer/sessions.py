@@ -17,6 +17,7 @@ from trainer.leases import Outstanding, Wanted
 from trainer.pool import Pool
 from trainer.publisher import Publisher
 from trainer.terms import FOREIGN_BACKENDS, Terms
+from trainer.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,7 @@ class Session:
     stuck: bool = False
     spent: Spent = NOTHING
     leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
-    weights_peer: bytes = b""  # the weights channel's routing id, once it has fetched anything
-    fetching: Version | None = None
-    next_bucket: int = 0  # of that version, the first that it was not sent
-    outgoing: list[zmq.MessageTracker] = field(default_factory=list)  # buckets on their way
+    transfer: Transfer = field(default_factory=Transfer)  # of weights
 
 
 class Sessions:

@@ -5,7 +5,7 @@ import collections
 import zmq
 
 from common.buckets import WINDOW, num_buckets
-from common.protocol import Fetch, Hello, Version, VersionHint, WeightsGone, encode
+from common.protocol import Buffer, Fetch, Hello, Version, VersionHint, WeightsGone, encode
 from common.transport import CONTROL, WEIGHTS
 from trainer.publisher import Publisher
 from trainer.sessions import Send, Session, Sessions
@@ -13,6 +13,7 @@ from trainer.slot import Slot, Wire
 from trainer.terms import FOREIGN_BACKENDS
 
 MAX_OUTGOING = 4 * WINDOW  # buckets on their way to one scorer; an honest one has two windows at most
+LEAST_PORTION, MOST_PORTIONS = 8, 8  # of the scorers that hear of a version at a time
 WITHOUT_WEIGHTS = ("predictor", "proxy")  # backends that fetch none
 
 
@@ -30,6 +31,9 @@ class WeightsDesk:
         self._wire = wire
         self.announced: collections.deque[Version] = collections.deque(maxlen=4096)
         self.filled: collections.deque[Slot] = collections.deque()  # whose copies to the host are not over
+        self._due: collections.deque[Session] = collections.deque()  # who is to hear of the newest version
+        self._hint: list[Buffer] = []
+        self._portion = LEAST_PORTION
 
     @property
     def wire(self) -> Wire:
@@ -61,7 +65,7 @@ class WeightsDesk:
         )
 
     def announce(self, filled: Slot | None = None) -> Version | None:
-        """Tell the scorers of the latest version whose bytes are on the host, after adding one; None if none is."""
+        """Choose the latest version whose bytes are on the host, after adding one; None if none is. Then `tell`."""
         if filled is not None:
             self.filled.append(filled)
         self._publisher.slots.make_room()
@@ -70,13 +74,32 @@ class WeightsDesk:
             return None
         version = self._publisher.announce(slot)
         self.announced.append(version)
-        hint = encode(VersionHint(version, self._publisher.manifest(slot).total_bytes))  # once for all of them
-        fetching = [session for session in self._sessions if self.version_for(session) == version]
-        for session in fetching:
-            self._send(session.peer, hint, CONTROL)
-        if fetching:
-            self._publisher.frames(slot, 0)  # while the hints are on their way
+        self._hint = encode(VersionHint(version, self._publisher.manifest(slot).total_bytes))  # once for all of them
+        still_due = set(map(id, self._due))  # of the version before this one
+        self._due.extend(session for session in self._sessions if id(session) not in still_due)
+        self._portion = max(LEAST_PORTION, -(-len(self._due) // MOST_PORTIONS))
         return version
+
+    def tell(self) -> bool:
+        """Tell some of the scorers that are to hear of the newest version; returns whether there are more."""
+        newest = self._publisher.slots.newest
+        for _ in range(min(self._portion, len(self._due))):
+            session = self._due.popleft()
+            is_current = self._sessions.by_id(session.id) is session
+            if not is_current or newest is None or self.version_for(session) != newest.version:
+                continue
+            if not self._hand_over(session, newest):
+                session.transfer.is_hinted = True
+                self._send(session.peer, self._hint, CONTROL)
+        return bool(self._due)
+
+    def _hand_over(self, session: Session, newest: Slot) -> bool:
+        """Send a scorer the newest version unasked if it has room for it, which saves both sides a hint and a FETCH."""
+        if session.stuck or not session.transfer.is_over(session.resident):
+            return False
+        assert newest.version is not None, "announced before it was filled"
+        slot = self._publisher.slots.open(newest.version, session.id)
+        return slot is not None and self._send_buckets(session, slot, range(WINDOW), is_unasked=True) > 0
 
     def serve(self, peer: bytes, fetch: Fetch) -> int:
         """Send the buckets asked for, at most a window of them; `peer` is the weights channel's routing id.
@@ -88,33 +111,35 @@ class WeightsDesk:
         if session is None:
             return 1  # the control channel tells it to say HELLO again
         self._sessions.heard(session.peer)
-        session.weights_peer = peer
-        session.outgoing = [tracker for tracker in session.outgoing if not tracker.done]
-        is_behind = self._publisher.slots.is_behind(peer) and self._publisher.slots.holds(fetch.version)
-        if len(session.outgoing) > MAX_OUTGOING or is_behind:
+        transfer, slots = session.transfer, self._publisher.slots
+        if not transfer.asks(peer, fetch):
+            return 0
+        transfer.forget_sent()
+        if len(transfer.outgoing) > MAX_OUTGOING or (slots.is_behind(peer) and slots.holds(fetch.version)):
             return 1  # it does not read what it asks for; it will ask again
-        is_new = self._is_new(session, fetch)
-        slot = self._publisher.slots.open(fetch.version, session.id)
+        is_next = transfer.is_next(fetch)
+        slot = slots.open(fetch.version, session.id)
         if slot is None:
             self._send(peer, WeightsGone(fetch.version, self.version_for(session)), WEIGHTS)
-            return 0 if is_new else 1
-        total = num_buckets(self._publisher.manifest(slot).total_bytes)
-        stop = min(fetch.first_bucket + min(fetch.num_buckets, WINDOW), total)
-        session.next_bucket = max(session.next_bucket, stop) if session.fetching == fetch.version else stop
-        session.fetching = fetch.version
+            return 0 if is_next else 1
+        asked = range(fetch.first_bucket, fetch.first_bucket + min(fetch.num_buckets, WINDOW))
+        num_bytes = self._send_buckets(session, slot, asked)
+        return 0 if is_next else 1 + num_bytes
+
+    def _send_buckets(self, session: Session, slot: Slot, buckets: range, *, is_unasked: bool = False) -> int:
+        """Send those of the buckets that there are, as far as the connection takes them; returns their bytes."""
+        assert slot.version is not None, "handed out before it was filled"
+        transfer, total = session.transfer, num_buckets(self._publisher.manifest(slot).total_bytes)
         num_bytes = 0
-        for bucket in range(fetch.first_bucket, stop):
+        for bucket in buckets[: max(0, total - buckets.start)]:
             frames = self._publisher.frames(slot, bucket)
-            sent = self._send(peer, frames, WEIGHTS)
+            sent = self._send(transfer.peer, frames, WEIGHTS)
+            if sent is False:
+                break
             tracker = sent if isinstance(sent, zmq.MessageTracker) else None
             if tracker is not None:
-                session.outgoing.append(tracker)
+                transfer.outgoing.append(tracker)
             num_bytes += len(frames[-1])
-            self._publisher.slots.sent(slot, session.id, tracker, last=bucket == total - 1, peer=peer)
-        return 0 if is_new else 1 + num_bytes
-
-    def _is_new(self, session: Session, fetch: Fetch) -> bool:
-        """Whether a scorer asks for the next buckets of its version, or for the first ones of a later version."""
-        if session.fetching == fetch.version:
-            return fetch.first_bucket == session.next_bucket
-        return fetch.first_bucket == 0 and (session.fetching is None or session.fetching < fetch.version)
+            transfer.note(slot.version, bucket + 1, is_unasked=is_unasked)
+            self._publisher.slots.sent(slot, session.id, tracker, last=bucket == total - 1, peer=transfer.peer)
+        return num_bytes

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 """Raised when any message changes its layout; HELLO's first field and all of REJECT stay readable for ever."""
 
 

@@ -52,8 +52,8 @@ class SessionCosts:
         chunk_s: an answer taken and the next lease given.
         beat_in_s, beat_out_s: a heartbeat of one scorer, one to it.
         tick_s: a tick, of which there are ten a second.
-        hint_s: telling one scorer of a version.
-        fetch_s: handing out a window of buckets, the first; bucket_s: each further one.
+        hand_over_s: the first bucket of a version, to a scorer that has loaded the one before.
+        fetch_s: the first bucket of a window that a scorer asks for; bucket_s: each further one, of any window.
     """
 
     num: int
@@ -61,7 +61,7 @@ class SessionCosts:
     beat_in_s: float
     beat_out_s: float
     tick_s: float
-    hint_s: float
+    hand_over_s: float
     fetch_s: float
     bucket_s: float
 
@@ -77,6 +77,10 @@ class Unplugged:
 
     def post(self, task: Callable[[], object]) -> None:
         self.busy_s += _timed(task)
+
+    def spread(self, portion: Callable[[], bool]) -> None:
+        while portion():
+            pass
 
     def rest(self, seconds: float) -> None:
         pass
@@ -103,12 +107,18 @@ class Rehearsal:
         self._step = 0
 
     def announce(self) -> float:
-        """Push a version and tell everybody; seconds of the I/O thread."""
+        """Push a version and hand it over, or hint at it; seconds of the I/O thread."""
         slot = self._link._publisher.push(next(self._steps))
         assert slot is not None, "every buffer is in use"
         assert slot.version is not None
         self._version = slot.version
         return _timed(lambda: self._service.announce(slot))
+
+    def load(self) -> None:
+        """Every scorer fetches the newest version, and tells that it has."""
+        for session in self.sessions:
+            self.fetch(session, 0, WINDOW)
+            self.beat_in(session)
 
     def step(self) -> float:
         """The trainer takes a step's chunks and as many are answered; seconds of the I/O thread."""
@@ -155,24 +165,27 @@ def session_costs(nums: list[int], rounds: int) -> dict[int, SessionCosts]:
 def _costs(num: int, rounds: int) -> SessionCosts:
     with _rehearsal(num) as one:
         some = one.sessions[:: max(1, num // 16)]
-        hints, first, all_of_them = [], [], []
+        unasked, first, all_of_them = [], [], []
         for _ in range(rounds):
-            hints.append(one.announce() / num)
+            one.load()
+            unasked.append(one.announce() / num)
+            one.announce()  # nobody has loaded the one before: hints
             first += [one.fetch(session, 0, 1) for session in some]
             for session in some:
                 one.fetch(session, 1, WINDOW)  # to the end, so that the buffer is free
-            hints.append(one.announce() / num)
+            one.announce()
             all_of_them += [one.fetch(session, 0, WINDOW) for session in some]
-        fetch_s, whole_s = map(statistics.median, (first, all_of_them))
+        unasked_s, fetch_s, whole_s = map(statistics.median, (unasked, first, all_of_them))
+        bucket_s = max(0.0, (whole_s - fetch_s) / (BUCKETS - 1))
         return SessionCosts(
             num,
             chunk_s=statistics.median([one.step() / CHUNKS_PER_STEP for _ in range(4 * rounds)]),
             beat_in_s=statistics.median([one.beat_in(session) for session in some for _ in range(rounds)]),
             beat_out_s=statistics.median([one.beat_out() / num for _ in range(rounds)]),
             tick_s=statistics.median([one.tick() for _ in range(rounds)]),
-            hint_s=statistics.median(hints),
+            hand_over_s=max(0.0, unasked_s - (BUCKETS - 1) * bucket_s),
             fetch_s=fetch_s,
-            bucket_s=max(0.0, (whole_s - fetch_s) / (BUCKETS - 1)),
+            bucket_s=bucket_s,
         )
 
 

@@ -28,12 +28,12 @@ def report_limits(scaled: Scaled | None, *, quick: bool) -> dict[str, Any]:
         scaled: a measured run, from which the cost of sockets comes and against which the model is held.
     """
     sessions = session_costs([1, 4] if quick else [1, 8, 64, 256, 1000], 2 if quick else 12)
-    names = ("chunk_s", "beat_in_s", "beat_out_s", "tick_s", "hint_s", "fetch_s", "bucket_s")
+    names = ("chunk_s", "beat_in_s", "beat_out_s", "tick_s", "hand_over_s", "fetch_s", "bucket_s")
     rows = [
         (f"{num} sessions", ", ".join(f"{name[:-2]} {1e6 * getattr(own, name):.0f}" for name in names))
         for num, own in sessions.items()
     ]
-    print_table("the I/O thread without sockets, µs (hint, beats: for each scorer)", rows)
+    print_table("the I/O thread without sockets, µs (hand-over, beats: for each scorer)", rows)
     small_s, bucket_s = sending_s(1 << 10), sending_s(BUCKET_BYTES)
     encrypted, plain = (sending_s_per_byte(0.1 if quick else 1.0, encrypted=one) for one in (True, False))
     costs = Costs(sessions, WAKE_S, small_s, bucket_s, encrypted, SCORER_MESSAGE_S)

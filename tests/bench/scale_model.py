@@ -5,7 +5,7 @@ chunks a step of T seconds, whatever S is; a chunk is a scorer's forward pass of
 
     scorers' forward passes   W·p·F / (S·T)            that is N/k <= 3·S·q, for W ranks
     leases out                p·F/T over 5p            a rank leases at most 6p chunks, of which p wait for their step
-    I/O thread of a rank      (p/T)·chunk + S·beats + 10·tick, at rank 0 and S·(hint + fetches + buckets) a push
+    I/O thread of a rank      (p/T)·chunk + S·beats + 10·tick, at rank 0 and S·(hand-over + fetches + buckets) a push
     rank 0's ZeroMQ threads   S·M·s / (Z·push)         M bytes of weights, s seconds a byte, Z threads
     rank 0's network          S·M / (push·bandwidth)
     age of the weights        in steps, over the bound: what S·M take the slowest of these three to arrive, as much or a
@@ -133,12 +133,11 @@ def io_share(costs: Costs, scenario: Scenario, num: int, *, pushes: bool, versio
 
 
 def push_cost_s(costs: Costs, scenario: Scenario, num: int) -> float:
-    """Seconds of the I/O thread for one scorer and one version: the hint, windows of buckets, each asked for."""
+    """Seconds of the I/O thread for one scorer and one version: a window unasked, the others as it asks for them."""
     buckets = num_buckets(int(scenario.weights_bytes))
     windows = -(-buckets // WINDOW)
-    asked_s = windows * costs.of("fetch_s", num)  # each with its first bucket; all scorers ask at the same time
-    handed_out_s = (buckets - windows) * costs.of("bucket_s", num) + buckets * costs.send_bucket_s
-    return costs.of("hint_s", num) + costs.send_s + asked_s + handed_out_s
+    first_s = costs.of("hand_over_s", num) + (windows - 1) * costs.of("fetch_s", num)
+    return first_s + (buckets - windows) * costs.of("bucket_s", num) + buckets * costs.send_bucket_s
 
 
 def used(costs: Costs, scenario: Scenario, scorers: int, ranks: int) -> dict[str, float]:

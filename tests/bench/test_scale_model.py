@@ -61,10 +61,10 @@ def test_costs_between_and_beyond_measured_numbers_of_sessions_lie_on_a_line() -
 
 def test_the_share_of_the_io_thread_is_the_sum_of_chunks_heartbeats_ticks_and_pushes() -> None:
     own = SessionCosts(
-        1, chunk_s=1e-3, beat_in_s=1e-4, beat_out_s=1e-4, tick_s=1e-3, hint_s=1e-3, fetch_s=2e-3, bucket_s=0
+        1, chunk_s=1e-3, beat_in_s=1e-4, beat_out_s=1e-4, tick_s=1e-3, hand_over_s=1.5e-3, fetch_s=2e-3, bucket_s=0
     )
     costs = replace(COSTS, sessions={1: own, 2: own}, wake_s=5e-4, send_s=5e-4, send_bucket_s=2e-3)
     chunks, beats, ticks = 50 * 2e-3, 10 * 1.2e-3, 10 * 1.5e-3
     assert io_share(costs, SCENARIO, 10, pushes=False) == pytest.approx(chunks + beats + ticks)
-    pushes = 10 * (1.5e-3 + 2e-3 + 2e-3) / 0.8  # a hint, a request, its one bucket
+    pushes = 10 * (1.5e-3 + 2e-3) / 0.8  # handed over unasked: its one bucket
     assert used(costs, SCENARIO, 10, 1)[IO_FIRST] == pytest.approx(chunks + beats + ticks + pushes)

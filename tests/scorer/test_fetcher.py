@@ -206,3 +206,71 @@ def test_a_layout_that_does_not_fit_the_model_is_never_staged() -> None:
     with pytest.raises(ProtocolError, match="another model"):
         trainer.serve(fetcher)
     assert fetcher.take() is None
+
+
+def hand_over(fetcher: Fetcher, step: int) -> None:
+    for message in messages(step):
+        fetcher.receive(message)
+
+
+def test_a_newer_version_is_taken_unasked_and_the_windows_behind_the_first_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scorer.fetcher.WINDOW", 2)
+    monkeypatch.setattr("scorer.staging.WINDOW", 2)
+    trainer = Trainer()
+    fetcher = make_fetcher(trainer)
+    fetcher.hint(version(1))
+    trainer.serve(fetcher)
+    taken = fetcher.take()
+    assert taken is not None
+    fetcher.give_back(taken)
+    every = messages(2)
+    assert len(every) == 5
+    fetcher.receive(every[0])
+    assert trainer.asked == [Fetch(SESSION, version(2), 2, 2)], "half a window is kept under way"
+    fetcher.receive(every[1])
+    trainer.serve(fetcher)
+    staged = fetcher.take()
+    assert staged is not None
+    assert staged.flat.tobytes() == content(2)
+
+
+def test_what_comes_unasked_while_a_version_is_on_its_way_is_fetched_after_it() -> None:
+    trainer = Trainer()
+    fetcher = make_fetcher(trainer)
+    fetcher.hint(version(1))
+    hand_over(fetcher, 2)
+    assert fetcher.staged is None
+    assert fetcher.newest == version(2)
+    trainer.serve(fetcher)
+    staged = fetcher.take()
+    assert staged is not None
+    assert (staged.version, staged.flat.tobytes()) == (version(2), content(2))
+
+
+def test_what_comes_unasked_and_is_not_newer_changes_nothing() -> None:
+    trainer = Trainer()
+    fetcher = make_fetcher(trainer)
+    fetcher.hint(version(5))
+    trainer.serve(fetcher)
+    assert fetcher.take() is not None
+    for step in (4, 5):
+        hand_over(fetcher, step)
+    assert fetcher.take() is None
+
+
+def test_nothing_is_taken_unasked_outside_of_a_session() -> None:
+    fetcher = make_fetcher(Trainer())
+    fetcher.forget()
+    hand_over(fetcher, 1)
+    assert fetcher.take() is None
+
+
+def test_what_began_unasked_and_stops_is_asked_for_over_another_connection() -> None:
+    trainer, opened = Trainer(), []
+    fetcher = Fetcher(trainer.send, lambda message: None, reconnect=lambda: opened.append(1))
+    fetcher.begin(SESSION)
+    fetcher.receive(messages(1)[0])
+    fetcher.tick(fetcher._heard_at + TRANSFER_S + 0.1)
+    assert (opened, trainer.asked) == ([1], [Fetch(SESSION, version(1), 0, buckets.WINDOW)])

@@ -78,6 +78,21 @@ def test_versions_of_another_generation_are_refused(trainer: HandMadeTrainer, li
         assert f"in a session of generation {GENERATION}" in refused(trainer)
 
 
+def test_weights_of_another_generation_are_refused_though_nobody_asked_for_them(
+    trainer: HandMadeTrainer, link: Link
+) -> None:
+    resident(trainer, link)
+    trainer.reply(weights_of(Version(GENERATION + 1, 9))[0])
+    assert f"in a session of generation {GENERATION}" in refused(trainer)
+
+
+def test_a_newer_version_is_taken_unasked(trainer: HandMadeTrainer, link: Link) -> None:
+    resident(trainer, link)
+    for message in weights_of(version(3)):
+        trainer.reply(message)
+    assert load(link) == version(3)
+
+
 def test_a_lease_of_more_than_a_chunk_is_refused(trainer: HandMadeTrainer, link: Link) -> None:
     resident(trainer, link)
     trainer.say(Lease(1, GENERATION, 0, 5, b"", 0, 60.0))

@@ -1,6 +1,7 @@
 """The thread that owns the sockets: fairness, posted tasks, its end."""
 
 import contextlib
+import itertools
 import os
 import queue
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.endpoints import weights_endpoint
-from common.transport import CONTROL, WEIGHTS, Channel, IOThread
+from common.transport import CONTROL, PORTION_S, WEIGHTS, Channel, IOThread
 from tests.common.transport.sides import (
     MIB,
     TCP,
@@ -210,3 +211,42 @@ def test_a_thread_that_gives_way_does_not_interrupt_who_computes_and_nobody_else
     io.start()
     assert call(io, lambda: os.sched_getscheduler(0)) == (os.SCHED_BATCH if gives_way else os.SCHED_OTHER)
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_a_long_piece_of_work_is_done_in_portions_and_others_are_served_between_them(
+    folder: Path, opened: contextlib.ExitStack
+) -> None:
+    server, bound = trainer(opened, f"ipc://{folder}/t", tick_s=10.0)
+    dealer = raw_dealer(opened, bound)
+    began, served = [], []
+    server.recorder.reply = lambda channel, peer: served.append(len(began))
+
+    def portion() -> bool:
+        began.append(time.monotonic())
+        return len(began) < 20
+
+    dealer.send(b"the connection is there")
+    server.recorder.next()
+    call(server.io, lambda: server.io.spread(portion))
+    assert began, "the first at once"
+    while len(began) < 20 and len(served) < 1000:
+        dealer.send(b"a message")
+        server.recorder.next()
+    until(lambda: len(began) == 20)
+    assert min(later - earlier for earlier, later in itertools.pairwise(began)) > 0.5 * PORTION_S
+    assert len(set(served)) > 2, "messages were not served between portions"
+    time.sleep(5 * PORTION_S)
+    assert len(began) == 20, "it goes on after its end"
+
+
+def test_portions_need_no_messages_to_go_on_and_new_work_replaces_the_old(
+    folder: Path, opened: contextlib.ExitStack
+) -> None:
+    server, _ = trainer(opened, f"ipc://{folder}/t", tick_s=10.0)
+    old, new = [], []
+    call(server.io, lambda: server.io.spread(lambda: bool(old.append(1)) or True))
+    until(lambda: len(old) > 3)
+    call(server.io, lambda: server.io.spread(lambda: bool(new.append(1)) or len(new) < 4))
+    num = len(old)
+    until(lambda: len(new) == 4)
+    assert len(old) == num
