@@ -127,7 +127,7 @@ class IOThread:
 
     def check(self) -> None:
         """Have the log say, once, what a handler is at that never returns. Any thread."""
-        if self.alive and self.age_s > STUCK_S and not self._is_reported:
+        if self.age_s > STUCK_S and self.alive and not self._is_reported:
             self._is_reported = True
             reported(f"the thread {self._thread.name} has not come round for {self.age_s:.0f} s: nobody is heard")
 

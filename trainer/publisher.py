@@ -73,14 +73,9 @@ class Publisher:
             is_wanted: False where no scorer fetches weights: the version is announced and nothing is copied.
         """
         started = time.perf_counter()
-        wait = Wait("a free buffer for the weights", wait_s, "scorers fetch the versions that fill them")
-        while (slot := self.slots.claim()) is None:
-            if wait.is_over:
-                self.skipped += 1
-                if wait_s:
-                    wait.report()
-                return None
-            time.sleep(0.001)  # only `fallback = wait` comes here: an exact run rather waits than skips
+        if (slot := self.slots.claim() or self._awaited(wait_s)) is None:
+            self.skipped += 1
+            return None
         slot.wire = wire
         slot.is_empty = not is_wanted
         if is_wanted:
@@ -88,6 +83,18 @@ class Publisher:
         slot.version = Version(self._generation, step)
         self.pushed += 1
         self.stall_s += time.perf_counter() - started
+        return slot
+
+    def _awaited(self, wait_s: float) -> Slot | None:
+        """The slot that gets free within so many seconds: only `fallback = wait` rather waits than skips."""
+        if not wait_s:
+            return None
+        wait = Wait("a free buffer for the weights", wait_s, "scorers fetch the versions that fill them")
+        while (slot := self.slots.claim()) is None:
+            if wait.is_over:
+                wait.report()
+                return None
+            time.sleep(0.001)
         return slot
 
     def _copy(self, slot: Slot) -> None:

@@ -62,6 +62,8 @@ class Sessions:
 
     Attributes:
         spent: what all scorers so far did with their time, as of their last heartbeats; replaced, never changed.
+        precisions: of the scorers that compute with the weights they fetch; replaced, never changed.
+        backends: of all scorers; replaced, never changed.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Sessions:
         self._by_id: dict[int, Session] = {}
         self._log = SparingLog(log, LOG_EVERY_S, LOG_AT_ONCE)
         self.spent = NOTHING
+        self.precisions: frozenset[str] = frozenset()
+        self.backends: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -111,6 +115,7 @@ class Sessions:
         session = Session(welcome.session, peer, *own, welcome, now, now)
         self._by_peer[peer] = self._by_id[session.id] = session
         self._pool.holders.join(session.id)
+        self._note_kinds()
         self._events["scorers joined"] += 1
         self._say("joined", f"scorer {hello.name} joined: {hello.device}, {hello.precision}")
         return session
@@ -120,6 +125,7 @@ class Sessions:
         if self._by_id.pop(session.id, None) is None:
             return
         del self._by_peer[session.peer]
+        self._note_kinds()
         lost = self._pool.held_by(session.id)
         self._pool.expire(lost)
         self._pool.holders.leave(session.id)
@@ -127,6 +133,12 @@ class Sessions:
         self._publisher.slots.release(session.id, dead=dead)
         self._events["scorers left"] += 1
         self._say("left", f"scorer {session.name} left: {why}; {len(lost)} leases go to others")
+
+    def _note_kinds(self) -> None:
+        """Once here, and not at each push."""
+        self.backends = frozenset(session.backend for session in self)
+        own = (session.precision for session in self if session.backend not in FOREIGN_BACKENDS)
+        self.precisions = frozenset(own)
 
     def _say(self, kind: str, text: str) -> None:
         self._log.say(kind, text, level=logging.INFO)
@@ -233,11 +245,6 @@ class Sessions:
         )
 
     # -- figures, for any thread --------------------------------------------------------------------------------------
-
-    @property
-    def precisions(self) -> set[str]:
-        """Of the scorers that compute with the weights they fetch."""
-        return {session.precision for session in self if session.backend not in FOREIGN_BACKENDS}
 
     @property
     def num_serving(self) -> int:

@@ -14,7 +14,7 @@ from trainer.terms import FOREIGN_BACKENDS
 
 MAX_OUTGOING = 4 * WINDOW  # buckets on their way to one scorer; an honest one has two windows at most
 LEAST_PORTION, MOST_PORTIONS = 8, 8  # of the scorers that hear of a version at a time
-WITHOUT_WEIGHTS = ("predictor", "proxy")  # backends that fetch none
+WITHOUT_WEIGHTS = frozenset({"predictor", "proxy"})  # backends that fetch none
 
 
 class WeightsDesk:
@@ -46,8 +46,7 @@ class WeightsDesk:
     @property
     def is_wanted(self) -> bool:
         """Whether a push is for anybody: a scorer that fetches weights, or the first one to come. Any thread."""
-        sessions = list(self._sessions)
-        return not sessions or any(session.backend not in WITHOUT_WEIGHTS for session in sessions)
+        return not self._sessions.backends or not self._sessions.backends <= WITHOUT_WEIGHTS
 
     def version_for(self, scorer: Hello | Session) -> Version | None:
         """The newest version, unless this scorer has to wait for another push."""
