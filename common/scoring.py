@@ -5,7 +5,8 @@ process.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,21 +81,18 @@ def score_candidates(
         precision: "float32" computes as the model is; "bf16" runs all but the head in bfloat16 by autocast.
         embeddings: also give the factors of the last layer's gradients.
         forward: what computes the outputs instead of the model, such as a `common.precision` form of it; it calls
-            `head` itself and settles its own precision, so `precision` is not looked at.
+            `head` itself and sees to eval mode and to its own precision, so `precision` is not looked at.
 
     Raises:
         ConfigError: a name is unknown, or this model has no such score.
     """
     if unknown := [name for name in names if name not in SCORES]:
         raise ConfigError(f"unknown score {unknown[0]!r}; available: {', '.join(SCORES)}")
-    if forward is None:
+    compute = forward
+    if compute is None:
         compute = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model  # no collectives
-    else:
-        compute, precision = forward, "float32"
     with (
-        evaluating(model),
-        computing_in(precision, head),
-        casting_to(head, model if forward is None else head),
+        _by_itself(model, head, precision) if forward is None else nullcontext(),
         catching_inputs_of(head, embeddings) as caught,
         torch.inference_mode(),
     ):
@@ -106,19 +104,34 @@ def score_candidates(
     return _scored(names, rows, *factors)
 
 
+@contextmanager
+def _by_itself(model: nn.Module, head: nn.Linear, precision: str) -> Iterator[None]:
+    """What a model needs around its forward pass, and a form of it settles for itself."""
+    with evaluating(model), computing_in(precision, head), casting_to(head, model):
+        yield
+
+
 def _scored(
     names: Sequence[str], rows: dict[str, np.ndarray], errors: Tensor | None, features: Tensor | None
 ) -> Scored:
     """From what `_rows` gave; candidates with a number that is not finite are dropped."""
-    dropped_B = ~np.isfinite([rows[name] for name in dict.fromkeys((*names, *_EXTREMES))]).all(axis=0)
-    losses_B = rows["loss"]
+    highest, lowest = _EXTREMES
+    kept_B = np.isfinite(rows[highest]) & np.isfinite(rows[lowest])
+    for name in names:
+        kept_B &= np.isfinite(rows[name])
+    own = rows
+    if not kept_B.all():
+        rows = {name: row_B[kept_B] for name, row_B in own.items()}
+        own = {name: np.where(kept_B, own[name], np.float32(math.nan)) for name in names}
+    losses = rows["loss"]
+    are_finite = np.isfinite(losses)
     return Scored(
-        scores={name: torch.from_numpy(np.where(dropped_B, np.float32(math.nan), rows[name])) for name in names},
-        dropped=torch.from_numpy(dropped_B),
-        loss_mean=_mean(losses_B[~dropped_B & np.isfinite(losses_B)]),
-        accuracy=_mean(rows["correct"][~dropped_B]),
-        tau=_tau(rows["gradient-norm"][~dropped_B]),
-        num=len(losses_B),
+        scores={name: torch.from_numpy(own[name]) for name in names},
+        dropped=torch.from_numpy(~kept_B),
+        loss_mean=_mean(losses if are_finite.all() else losses[are_finite]),
+        accuracy=_mean(rows["correct"]),
+        tau=_tau(rows["gradient-norm"]),
+        num=len(kept_B),
         errors=errors,
         features=features,
     )
@@ -140,8 +153,7 @@ def _rows(
         absent = frozenset() if classes_B is not None else NEED_TARGETS
         fused = [name for name in wanted if name not in absent and (name != "loss" or own_loss(model) is None)]
         weight_CD = head.weight if "mms" in names else None
-        scores = fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B)
-        rows = {name: row_B.numpy() for name, row_B in scores.items()}
+        rows = dict(fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B))
     elif logits_BC is not None:
         rows = dict.fromkeys(_EXTREMES, _on_cpu(logits_BC[:, 0]))
         if "mms" in names:
@@ -149,7 +161,8 @@ def _rows(
         if classes_B is not None:
             rows["correct"] = _on_cpu((logits_BC[:, 0] > 0) == (classes_B > 0))
     if "loss" not in rows:
-        rows["loss"] = _on_cpu(per_sample_loss(model, outputs, targets))
+        with evaluating(model):
+            rows["loss"] = _on_cpu(per_sample_loss(model, outputs, targets))
     if logits_BC is None:
         rows |= dict.fromkeys(_EXTREMES, rows["loss"])
     nothing_B = np.full(len(targets), math.nan, dtype=np.float32)
@@ -161,7 +174,7 @@ def _on_cpu(values_B: Tensor) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(values.mean(dtype=np.float64)) if len(values) else math.nan
+    return float(np.add.reduce(values, dtype=np.float64)) / len(values) if len(values) else math.nan
 
 
 def _tau(bounds_B: np.ndarray) -> float:

@@ -36,7 +36,7 @@ def make_answer(
         lease=lease.lease,
         version=version,
         num=scored.num,
-        dropped=pack_mask(dropped.numpy()) if bool(dropped.any()) else b"",
+        dropped=pack_mask(dropped.numpy()) if dropped.any() else b"",
         scores=_arrays(scored, welcome),
         exact_scores=() if exact is None else _arrays(exact, welcome),
         loss_mean=_finite(scored.loss_mean),
@@ -53,7 +53,8 @@ def make_answer(
 
 
 def _arrays(scored: Scored, welcome: Welcome) -> tuple[Array, ...]:
-    return tuple(as_array(torch.nan_to_num(scored.scores[name])) for name in welcome.scores)
+    own = (scored.scores[name] for name in welcome.scores)
+    return tuple(as_array(torch.nan_to_num(scores_B) if scored.dropped.any() else scores_B) for scores_B in own)
 
 
 def _embedding(rows: Tensor | None, dropped: Tensor) -> Array | None:
