@@ -153,7 +153,8 @@ def _rows(
         absent = frozenset() if classes_B is not None else NEED_TARGETS
         fused = [name for name in wanted if name not in absent and (name != "loss" or own_loss(model) is None)]
         weight_CD = head.weight if "mms" in names else None
-        rows = dict(fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B))
+        scores = fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B)
+        rows = {name: row_B.numpy() for name, row_B in scores.items()}
     elif logits_BC is not None:
         rows = dict.fromkeys(_EXTREMES, _on_cpu(logits_BC[:, 0]))
         if "mms" in names:

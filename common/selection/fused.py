@@ -7,18 +7,13 @@ K = scores, B = candidates, C = classes, D = features of the last layer.
 import math
 from collections.abc import Collection
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.selection.scores import check_logits, check_targets, check_weight
-
-Floats = npt.NDArray[np.float32]
+from common.selection.scores import check_logits, check_targets, check_weight, margin_distance
 
 ROWS = ("mms", "entropy", "loss", "gradient-norm", "correct", "highest", "lowest")
 NEED_TARGETS = frozenset({"loss", "gradient-norm", "correct"})
-_LARGEST, _ROOT_2 = np.finfo(np.float32).max, np.float32(math.sqrt(2))
 _NO_SHARE = -87.0  # e to this is nothing beside 1, and the last that exp computes on its fast path
 # Elements of a tile: on a CPU it should stay in the cache of a core, on a GPU it should be worth a kernel's start.
 _CPU_TILE, _GPU_TILE = 1 << 17, 1 << 24
@@ -26,7 +21,7 @@ _CPU_TILE, _GPU_TILE = 1 << 17, 1 << 24
 
 def fused_scores(
     names: Collection[str], logits_BC: Tensor, *, weight_CD: Tensor | None = None, targets_B: Tensor | None = None
-) -> dict[str, Floats]:
+) -> dict[str, Tensor]:
     """The scores asked for, of all candidates. Waits for the device, once.
 
     Beside the result it takes two tiles of memory, however large B and C are. One row of logits may be more than a
@@ -41,7 +36,7 @@ def fused_scores(
         targets_B: integer class indices in [0, C), for "loss", "gradient-norm" and "correct".
 
     Returns:
-        (B,) float32 arrays by name. Non-finite where a logit that counts is not finite; finite logits give finite
+        (B,) float32 by name, on the CPU. Non-finite where a logit that counts is not finite; finite logits give finite
         scores.
 
     Raises:
@@ -71,9 +66,8 @@ def fused_scores(
     reduced = {
         name: torch.cat([tile[name] for tile in tiles]) if len(tiles) > 1 else tiles[0][name] for name in tiles[0]
     }
-    on_cpu = torch.stack(list(reduced.values())).cpu().numpy()
-    with np.errstate(all="ignore"):  # what is not finite shows in the scores
-        rows = _finish(dict(zip(reduced, on_cpu, strict=True)))
+    on_cpu = dict(zip(reduced, torch.stack(list(reduced.values())).cpu(), strict=True))
+    rows = _finish(on_cpu)
     return {name: rows[name] for name in names}
 
 
@@ -106,13 +100,13 @@ def _reductions(
     return rows
 
 
-def _finish(reduced: dict[str, Floats]) -> dict[str, Floats]:
-    """The scores from sums over the classes, (B,) each: so little that every call counts, and numpy's cost least."""
+def _finish(reduced: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The scores from sums over the classes, (B,) each, on the CPU: so little that a GPU's kernels would only wait."""
     rows = {name: reduced[name] for name in ("highest", "lowest")}
     sum_B = reduced["sum of exp"]
-    total_B, log_total_B = 1 + sum_B, np.log1p(sum_B)
+    total_B, log_total_B = 1 + sum_B, sum_B.log1p()
     if "norm of normal" in reduced:
-        rows["mms"] = _margin_distance(reduced["highest"] - reduced["second"], reduced["norm of normal"])
+        rows["mms"] = margin_distance(reduced["highest"] - reduced["second"], reduced["norm of normal"])
     if "sum of products" in reduced:
         rows["entropy"] = log_total_B - reduced["sum of products"] / total_B
     if "of target" in reduced:
@@ -121,16 +115,8 @@ def _finish(reduced: dict[str, Floats]) -> dict[str, Floats]:
         rows["correct"] = reduced["correct"]
         # ||softmax - onehot||: the target's share is what it leaves to the others. Where it is not the largest, its
         # part is subtracted from sums that hold a 1: no cancellation.
-        hit_B, of_target_B, norm_B = reduced["correct"] == 1, np.exp(below_B), reduced["norm of exp"]
-        mass_B = np.where(hit_B, sum_B, total_B - of_target_B)
-        rest_B = np.where(hit_B, norm_B, np.sqrt(1 + norm_B * norm_B - of_target_B * of_target_B))
-        rows["gradient-norm"] = np.minimum(np.hypot(mass_B, rest_B) / total_B, _ROOT_2)
+        hit_B, of_target_B, norm_B = reduced["correct"] == 1, below_B.exp(), reduced["norm of exp"]
+        mass_B = torch.where(hit_B, sum_B, total_B - of_target_B)
+        rest_B = torch.where(hit_B, norm_B, (1 + norm_B.square() - of_target_B.square()).sqrt())
+        rows["gradient-norm"] = (torch.hypot(mass_B, rest_B) / total_B).clamp(max=math.sqrt(2))
     return rows
-
-
-def _margin_distance(gaps_B: Floats, norms_B: Floats) -> Floats:
-    """`common.selection.scores.margin_distance` of arrays."""
-    distances_B = np.where(gaps_B == 0, gaps_B, np.minimum(gaps_B / norms_B, _LARGEST))
-    if np.isfinite(distances_B).all() and np.isfinite(norms_B).all():
-        return distances_B
-    return np.where(np.isfinite(norms_B), np.where(np.isfinite(gaps_B), distances_B, gaps_B), np.float32(np.nan))

@@ -38,6 +38,10 @@ class Wires:
     def post(self, task: Callable[[], object]) -> None:
         task()
 
+    def spread(self, portion: Callable[[], bool]) -> None:
+        while portion():
+            pass
+
     def connect(self, channel: Channel, endpoint: str) -> None: ...
 
     def disconnect(self, channel: Channel) -> None: ...

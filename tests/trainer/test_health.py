@@ -92,6 +92,7 @@ def test_a_loop_that_does_not_come_round_is_not_well(monkeypatch: pytest.MonkeyP
 def test_a_run_that_must_wait_for_scores_is_alive_and_not_ready_without_a_scorer() -> None:
     with batches_of("--fallback", "wait", "--service.start-wait-s", "0", "--unhealthy-after-s", "0.000001") as batches:
         train(batches, 1)  # a plain one: the warm-up
+        until(lambda: batches.watched.link.pool.announced, "the I/O thread to have heard of the first push")
         batches.watched.feeder.is_awaited = True
         assert lines(alive(batches.watched))[0] == (
             "ok training: waits for scored candidates, and gives up after 120 s"
