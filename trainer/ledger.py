@@ -141,6 +141,11 @@ class Ledger:
             if losses is not None and self.loss is not None:
                 self.loss[known] = losses
 
+    @property
+    def keeps_results(self) -> bool:
+        """Whether `scored` has anything to keep."""
+        return self.loss is not None or self.score is not None
+
     def losses_of(self, ids: np.ndarray) -> np.ndarray:
         """The last losses: (n,) float32, a copy, NaN = unknown. Raises ValueError where losses are not kept."""
         if self.loss is None:

@@ -145,6 +145,8 @@ class Selector:
         if self._ledger is None:
             return
         self._ledger.visited(candidates.ids)
+        if not self._ledger.keeps_results:
+            return
         start = 0
         for chunk in chunks:
             self._remember(chunk, candidates.ids[start : start + len(chunk)])

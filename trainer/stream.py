@@ -41,6 +41,7 @@ from trainer.feeding import (
 from trainer.figures import Figures
 from trainer.fresh import FreshSelecting, FreshSourcing
 from trainer.health import Watched, health_of
+from trainer.ledger import Ledger
 from trainer.link import ScorerLink
 from trainer.plan import Plan
 from trainer.ranks.group import Group
@@ -99,9 +100,9 @@ class SelectedBatches:
         self._closing = contextlib.ExitStack()
 
         assembly = assemble(options, source, model, head, self.plan, group.shard)
-        self.ledger = assembly.ledger
+        self._ledger = assembly.ledger
         needs_losses = "loss" in options.entry.ledger
-        self._feedback = Feedback(self.ledger, assembly.histories, needs_losses=needs_losses, shard=group.shard)
+        self._feedback = Feedback(self._ledger, assembly.histories, needs_losses=needs_losses, shard=group.shard)
         uniform = UniformCandidates()
         device = next(model.parameters()).device
         self._run_ahead = RunAhead.of(device) if options.needs_scorers else RunAhead(None)
@@ -228,6 +229,12 @@ class SelectedBatches:
             self._link.first_step = self.completed
 
     # -- figures ------------------------------------------------------------------------------------------------------
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """What is known of each sample, all steps so far included; None where nothing is. Between two steps."""
+        self._feedback.finish()
+        return self._ledger
 
     @property
     def endpoint(self) -> str | None:

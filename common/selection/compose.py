@@ -73,6 +73,8 @@ class Composed:
 
     def _mixed(self, offer: Offer, num: int, generator: torch.Generator) -> Selection:
         """The uniform share, then the method's choice of what is left."""
+        if self._uniform_fraction == 0 and self._class_quota is None:
+            return _joined([self.method.select(offer, num, generator)], num)
         parts: list[Selection] = []
         # Rounded first: 0.29 · 100 is a little less than 29.
         self._fill(parts, self._uniform, offer, math.floor(round(self._uniform_fraction * num, 6)), num, generator)

@@ -6,7 +6,7 @@ import torch
 
 from common.shard import Shard
 from trainer.batch import Batch, Origin
-from trainer.feedback import Feedback
+from trainer.feedback import NUM_PENDING, Feedback
 from trainer.ledger import Ledger
 from trainer.prediction import LossHistories
 
@@ -75,8 +75,21 @@ def test_where_nobody_reads_losses_samples_are_counted_without(losses: torch.Ten
     feedback = Feedback(ledger, None, needs_losses=False)
     feedback.add(batch(1, 2), losses)
     feedback.add(batch(1, 3, origin="plain"), losses)
+    feedback.finish()
     assert ledger.selected.tolist() == [0, 1, 1, 0, 0, 0, 0, 0]
     assert values(ledger) == [-1] * 8
+
+
+def test_batches_without_losses_are_counted_some_at_a_time_and_all_once_finished() -> None:
+    ledger = make_ledger()
+    feedback = Feedback(ledger, None, needs_losses=False)
+    for _ in range(2 * NUM_PENDING + 1):
+        feedback.add(batch(1, 2), None)
+    assert ledger.selected[1] == 2 * NUM_PENDING
+    feedback.finish()
+    assert ledger.selected.tolist() == [0, *[2 * NUM_PENDING + 1] * 2, 0, 0, 0, 0, 0]
+    feedback.finish()
+    assert ledger.selected[1] == 2 * NUM_PENDING + 1
 
 
 @pytest.mark.gpu
