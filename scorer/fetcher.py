@@ -89,8 +89,12 @@ class Fetcher:
         self._start()
 
     def retry(self) -> None:
-        """Give the present transfer up; the next `tick` asks again."""
+        """Give up what came, which made no sense; the next `tick` asks again, over another connection.
+
+        Over the same one the trainer would take that for a question that crossed what it sent unasked.
+        """
         self._transfer = None
+        self._reconnect()
 
     def tick(self, now: float) -> None:
         if self._transfer is not None and now - self._heard_at > self._patience_s:

@@ -83,8 +83,8 @@ class Feedback:
         if self._ledger is None:
             return
         if batch.is_selected and losses is None:
-            self._uncounted.append(ids)
-            if len(self._uncounted) == NUM_PENDING:
+            self._uncounted.append(ids.copy())
+            if len(self._uncounted) >= NUM_PENDING:
                 self._count()
         elif batch.is_selected:
             self._ledger.trained(ids, losses)

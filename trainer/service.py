@@ -138,6 +138,8 @@ class Service:
         self.sessions.issue_leases()
 
     def _beat(self) -> None:
+        while self.weights.tell():  # nobody is to learn from a heartbeat of a version that is about to be sent to him
+            pass
         pool = self._pool
         beat = functools.cache(lambda version: encode(Heartbeat(pool.num_arrived, version, (), pool.next_step)))
         for session in self.sessions:

@@ -232,7 +232,10 @@ class SelectedBatches:
 
     @property
     def ledger(self) -> Ledger | None:
-        """What is known of each sample, all steps so far included; None where nothing is. Between two steps."""
+        """What is known of each sample, all steps so far included; None where nothing is.
+
+        Between two steps, and asked for anew each time: what an earlier answer counts lags by a few steps.
+        """
         self._feedback.finish()
         return self._ledger
 

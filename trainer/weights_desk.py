@@ -46,7 +46,8 @@ class WeightsDesk:
     @property
     def is_wanted(self) -> bool:
         """Whether a push is for anybody: a scorer that fetches weights, or the first one to come. Any thread."""
-        return not self._sessions.backends or not self._sessions.backends <= WITHOUT_WEIGHTS
+        backends = self._sessions.backends
+        return not backends or not backends <= WITHOUT_WEIGHTS
 
     def version_for(self, scorer: Hello | Session) -> Version | None:
         """The newest version, unless this scorer has to wait for another push."""
@@ -87,6 +88,8 @@ class WeightsDesk:
             is_current = self._sessions.by_id(session.id) is session
             if not is_current or newest is None or self.version_for(session) != newest.version:
                 continue
+            if newest.version in (session.resident, session.transfer.version):
+                continue  # it heard of it otherwise, and was faster
             if not self._hand_over(session, newest):
                 session.transfer.is_hinted = True
                 self._send(session.peer, self._hint, CONTROL)
@@ -119,7 +122,9 @@ class WeightsDesk:
         is_next = transfer.is_next(fetch)
         slot = slots.open(fetch.version, session.id)
         if slot is None:
-            self._send(peer, WeightsGone(fetch.version, self.version_for(session)), WEIGHTS)
+            newest = self.version_for(session)
+            transfer.is_hinted = newest is not None
+            self._send(peer, WeightsGone(fetch.version, newest), WEIGHTS)
             return 0 if is_next else 1
         asked = range(fetch.first_bucket, fetch.first_bucket + min(fetch.num_buckets, WINDOW))
         num_bytes = self._send_buckets(session, slot, asked)

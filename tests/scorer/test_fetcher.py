@@ -274,3 +274,14 @@ def test_what_began_unasked_and_stops_is_asked_for_over_another_connection() -> 
     fetcher.receive(messages(1)[0])
     fetcher.tick(fetcher._heard_at + TRANSFER_S + 0.1)
     assert (opened, trainer.asked) == ([1], [Fetch(SESSION, version(1), 0, buckets.WINDOW)])
+
+
+def test_what_came_unasked_and_was_torn_is_asked_for_over_another_connection() -> None:
+    trainer, opened = Trainer(), []
+    fetcher = Fetcher(trainer.send, lambda message: None, reconnect=lambda: opened.append(len(trainer.asked)))
+    fetcher.begin(SESSION)
+    with pytest.raises(ProtocolError, match="checksum"):
+        fetcher.receive(spoilt(messages(1)[0]))
+    fetcher.retry()
+    fetcher.tick(fetcher._heard_at)
+    assert (opened, trainer.asked) == ([0], [Fetch(SESSION, version(1), 0, buckets.WINDOW)])

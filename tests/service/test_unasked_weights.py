@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from common import buckets
-from common.protocol import Heartbeat, Version, VersionHint, Weights, Welcome
+from common.protocol import Heartbeat, Version, VersionHint, Weights, WeightsGone, Welcome
 from tests.service.peers import HandMadeScorer, receive, until
-from tests.service.test_service_protocol import V0, Trainer
+from tests.service.test_service_protocol import GENERATION, V0, Trainer
 from trainer.weights_desk import LEAST_PORTION, MOST_PORTIONS
 
 NUM_BUCKETS = 13  # of 1000 bytes
@@ -119,6 +119,33 @@ def test_a_request_that_crosses_what_is_handed_over_is_not_answered_again_and_th
     scorer.take(version)
     assert not scorer.raw.weights.poll(100), "it came twice"
     scorer.fetch(version)  # what came was torn: it asks once more
+
+
+def test_who_hears_that_a_version_is_gone_gets_a_hint_next(trainer: Trainer, scorer: Scorer) -> None:
+    scorer.raw.fetch(scorer.welcome, Version(GENERATION, 99), 0, buckets.WINDOW)
+    assert receive(scorer.raw.weights, WeightsGone)[1].newest == V0
+    version = trainer.push(1)
+    assert scorer.hints() == [version], "a FETCH is on its way"
+
+
+def test_nobody_hears_from_a_heartbeat_of_what_is_about_to_be_sent_to_him(
+    trainer: Trainer, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.service._io, "spread", lambda portion: None)  # its turn has not come
+    version = trainer.push(1)
+    assert scorer.hints() == []
+    scorer.take(version)
+
+
+def test_who_was_faster_than_his_turn_is_told_nothing(
+    trainer: Trainer, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.service._io, "spread", lambda portion: None)
+    version = trainer.push(1)
+    scorer.fetch(version)
+    scorer.load(version)
+    assert scorer.hints() == []
+    assert not scorer.raw.weights.poll(50)
 
 
 def test_a_request_over_another_connection_is_answered(trainer: Trainer, scorer: Scorer) -> None:
