@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 PROTOCOL_VERSION = 7
-"""Raised when any message changes its layout; HELLO's first field and all of REJECT stay readable for ever."""
+"""Raised when any message changes its layout, or when it may come.
+
+HELLO's first field and all of REJECT stay readable for ever.
+"""
 
 
 @dataclass(frozen=True, slots=True)
