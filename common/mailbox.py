@@ -34,8 +34,11 @@ class Mailbox:
     def wake(self) -> None:
         if not self._awake:  # a lost race costs one superfluous byte, never a lost wake-up: the flag falls first
             self._awake = True
-            with self._closing, contextlib.suppress(ValueError, BrokenPipeError):  # closed
-                self._in.write(b"\0")  # or not, where the pipe is full of wake-ups already
+            try:
+                with self._closing:
+                    self._in.write(b"\0")  # or not, where the pipe is full of wake-ups already
+            except (ValueError, BrokenPipeError):
+                pass  # closed
 
     def run(self, *, woken: bool) -> None:
         """Run what was posted, and what that posts. `woken`: `wake_fd` was readable."""

@@ -84,6 +84,7 @@ class IOThread:
         self._next_tick = self._next_portion = 0.0
         self._portion: Callable[[], bool] | None = None
         self._ticked_at = time.monotonic()
+        self.alive = False  # from `start` until the thread has closed its sockets; any thread reads it
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -105,6 +106,7 @@ class IOThread:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self.alive = True
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -115,10 +117,6 @@ class IOThread:
         self._stopping = True
         self._mailbox.wake()
         joined(self._thread, Wait(f"the thread {self._thread.name} to close its sockets", timeout_s))
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
 
     @property
     def age_s(self) -> float:
@@ -212,6 +210,7 @@ class IOThread:
             raise
         finally:
             self._close()
+            self.alive = False
 
     def _loop(self) -> None:
         self._next_tick = time.monotonic()

@@ -128,6 +128,11 @@ class Dialogue:
             self._next_beat = now + welcome.heartbeat_s
             self.line.send(beat(self.inbox.leases))
 
+    def show_idle(self, beat: Callable[[Iterable[int]], Heartbeat]) -> None:
+        """Without a lease, whose answer would say so, tell at once which weights are resident: the next come unasked."""
+        if self.welcome is not None and not self.inbox.leases:
+            self.line.send(beat(()))
+
     def _greet(self, now: float) -> None:
         is_old = now - max(self.heard_at, self._connected_at) > FRESH_AFTER_S
         if not self.line.is_open or (self.line.is_remote and is_old):

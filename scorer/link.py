@@ -205,3 +205,4 @@ class Link:
     def _give_back(self, staged: StagedWeights) -> None:
         with self.changed:
             self._ranks.versions.fetcher.give_back(staged)
+            self._ranks.first.show_idle(self._ranks.beat)

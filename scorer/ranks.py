@@ -103,9 +103,9 @@ class Ranks:
         return self._turns.next_work([dialogue.inbox for dialogue in self], self.versions.resident)
 
     def tick(self, now: float) -> None:
-        self.first.tick(now, self._beat)
+        self.first.tick(now, self.beat)
         for dialogue in self._others.values():
-            dialogue.tick(now, self._beat)
+            dialogue.tick(now, self.beat)
         if self.first.welcome is not None:
             self.versions.tick(now)
 
@@ -171,7 +171,7 @@ class Ranks:
 
     # -- what travels -------------------------------------------------------------------------------------------------
 
-    def _beat(self, leases: Iterable[int]) -> Heartbeat:
+    def beat(self, leases: Iterable[int]) -> Heartbeat:
         progress, resident = self.state.progress, self.versions.resident
         return Heartbeat(progress, resident, tuple(leases), progress, self._stopwatch.spent())
 

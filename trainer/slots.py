@@ -48,20 +48,27 @@ class Slots:
         self._lock = threading.Lock()
         self._left: list[Slot] = []  # given up, with frames that ZeroMQ has not sent
         self._is_refused = False  # a push found no free slot
+        self._ready: Slot | None = None  # set aside on the I/O thread for the next push, which then looks for none
         self._log = SparingLog(log, LOG_EVERY_S)
         self.newest: Slot | None = None
 
     def claim(self) -> Slot | None:
-        """A free slot to be filled, or None."""
-        with self._lock:
-            for slot in self._slots:
-                if self._is_free(slot):
-                    slot.filling = True
-                    slot.version = None
-                    slot.frames.clear()
-                    return slot
-            self._is_refused = True
-        return None
+        """A free slot to be filled, or None. Training thread."""
+        slot, self._ready = self._ready, None
+        if slot is None:
+            with self._lock:
+                slot = self._set_aside()
+                self._is_refused |= slot is None
+        return slot
+
+    def _set_aside(self) -> Slot | None:
+        """Of the free slots the one whose version is the oldest; it is nobody's from now on but the next push's."""
+        free = filter(self._is_free, self._slots)
+        slot = min(free, key=lambda slot: slot.version or Version(0, 0), default=None)
+        if slot is not None:
+            slot.filling, slot.version = True, None
+            slot.frames.clear()
+        return slot
 
     def _is_free(self, slot: Slot) -> bool:
         return slot is not self.newest and not slot.filling and not slot.is_held()
@@ -76,6 +83,8 @@ class Slots:
         with self._lock:
             slot.filling = False
             self.newest = slot
+            if self._ready is None:  # only the other thread takes it
+                self._ready = self._set_aside()
         self._replace_abandoned()
 
     def holds(self, version: Version) -> bool:
@@ -131,7 +140,7 @@ class Slots:
         with self._lock:
             self._left = [slot for slot in self._left if slot.is_queued()]
             held = [slot for slot in self._slots if slot.is_held() and slot is not self.newest and not slot.filling]
-            is_needed = self._is_refused and not any(map(self._is_free, self._slots))
+            is_needed = self._is_refused and self._ready is None and not any(map(self._is_free, self._slots))
             self._is_refused = False
             if not is_needed or not held:
                 return

@@ -150,14 +150,15 @@ def test_a_version_is_newest_only_once_it_is_announced() -> None:
 
 
 def test_the_newest_version_is_held_and_older_ones_are_given_up() -> None:
-    publisher = Publisher(Net(), None, GENERATION, num_slots=2)
+    publisher = Publisher(Net(), None, GENERATION, num_slots=3)
     push(publisher, 0)
     push(publisher, 1)
     assert publisher.slots.open(Version(GENERATION, 0), session=1) is not None, "it is still there"
     publisher.slots.open(Version(GENERATION, 1), session=1)
     push(publisher, 2)
-    assert publisher.slots.open(Version(GENERATION, 0), session=1) is None
+    assert publisher.slots.open(Version(GENERATION, 0), session=2) is None, "set aside for the next push"
     assert publisher.slots.open(Version(GENERATION, 1), session=1) is not None
+    assert publisher.slots.open(Version(GENERATION, 2), session=2) is not None
 
 
 def test_a_version_that_is_being_fetched_is_not_overwritten_and_the_push_is_skipped() -> None:
