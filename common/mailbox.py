@@ -1,7 +1,6 @@
 """Work that other threads hand to a thread that polls: a queue of calls, and a pipe that ends its poll."""
 
 import collections
-import contextlib
 import io
 import os
 import threading

@@ -4,6 +4,7 @@ B = candidates, C = classes, K = scores. Equal weights, inputs and thread counts
 process.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -86,6 +87,29 @@ def score_candidates(
     Raises:
         ConfigError: a name is unknown, or this model has no such score.
     """
+    sizes = [len(targets)]
+    return score_parts(
+        model, head, inputs, targets, names, sizes, precision=precision, embeddings=embeddings, forward=forward
+    )[0]
+
+
+def score_parts(
+    model: nn.Module,
+    head: nn.Linear,
+    inputs: Tensor,
+    targets: Tensor,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    precision: str = "float32",
+    embeddings: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
+) -> list[Scored]:
+    """As `score_candidates` in one forward pass, but said of each part for itself.
+
+    Args:
+        sizes: candidates of each part, one part after the other; B together.
+    """
     if unknown := [name for name in names if name not in SCORES]:
         raise ConfigError(f"unknown score {unknown[0]!r}; available: {', '.join(SCORES)}")
     compute = forward
@@ -101,7 +125,14 @@ def score_candidates(
         _check_fit(names, model, head, logits_BC, targets)
         rows = _rows(names, model, head, outputs, logits_BC, targets)
         factors = _factors(model, logits_BC, targets, caught) if embeddings else (None, None)
-    return _scored(names, rows, *factors)
+    if len(sizes) == 1:
+        return [_scored(names, rows, *factors)]
+    parts, stops = [], itertools.accumulate(sizes)
+    for size, stop in zip(sizes, stops, strict=True):
+        part = slice(stop - size, stop)
+        own = {name: row_B[part] for name, row_B in rows.items()}
+        parts.append(_scored(names, own, *(None if factor is None else factor[part] for factor in factors)))
+    return parts
 
 
 @contextmanager

@@ -12,6 +12,7 @@ a second and a tenth of the memory, for tests of protocol and scale.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -55,6 +56,20 @@ class Backend(Protocol):
     def load(self, staged: StagedWeights) -> None: ...
 
     def score(self, lease: Lease, welcome: Welcome) -> Candidates: ...
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A backend to which several leases are less work together than one by one."""
+
+    @property
+    def most_together(self) -> int:
+        """Leases to do at a time: so many that the first one's answer is not late for the others' sake."""
+        ...
+
+    def score_together(self, leases: Sequence[Lease], welcome: Welcome) -> list[Candidates]:
+        """The answers to leases of one session, none of them an audit."""
+        ...
 
 
 EMBEDDINGS = {"errors": 10, "features": 16}  # what the synthetic scorer sends, by columns

@@ -129,7 +129,7 @@ class Dialogue:
             self.line.send(beat(self.inbox.leases))
 
     def show_idle(self, beat: Callable[[Iterable[int]], Heartbeat]) -> None:
-        """Without a lease, whose answer would say so, tell at once which weights are resident: the next come unasked."""
+        """Without a lease, whose answer would do so, tell now which weights are resident: the next come unasked."""
         if self.welcome is not None and not self.inbox.leases:
             self.line.send(beat(()))
 

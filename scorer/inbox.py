@@ -15,11 +15,16 @@ MAX_HELD_BYTES = 256 << 20  # of past losses, in leases and in feedback: of all 
 
 
 class Work(NamedTuple):
-    """Something to do in a session. `version` was resident when it was taken; for a lease it is recent enough."""
+    """Something to do in a session. `version` was resident when it was taken; for a lease it is recent enough.
+
+    Attributes:
+        along: leases that are next after a lease, of the same session, to be scored together with it.
+    """
 
     order: Lease | Feedback | PredictorState
     welcome: Welcome
     version: Version | None
+    along: tuple[Lease, ...] = ()
 
 
 class Held(NamedTuple):

@@ -7,7 +7,7 @@ buffer and queues leases. The main thread takes work with `next_work`, and is th
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from common.errors import PeerTimeout, ProtocolError
 from common.protocol import Candidates, Hello, Lease, PredictorState, Return, Weights, Welcome, decode
@@ -83,11 +83,14 @@ class Link:
 
     # -- main thread --------------------------------------------------------------------------------------------------
 
-    def next_work(self) -> StagedWeights | Work | None:
-        """What to do next: newer weights to load, a lease that the resident weights may serve, or None at the end.
+    def next_work(self, most: int = 1) -> StagedWeights | Work | None:
+        """What to do next: newer weights to load, leases that the resident weights may serve, or None at the end.
 
         Weights come first: latest wins, and a swap is only ever asked for here, between two chunks. What comes after
         them, see `scorer.turns.Turns`.
+
+        Args:
+            most: leases to do together.
 
         Raises:
             Rejected: the trainer refused this scorer.
@@ -116,7 +119,7 @@ class Link:
                 if ranks.first.welcome is not None and (staged := ranks.versions.fetcher.take()) is not None:
                     self._taken_in = ranks.first.welcome
                     return staged
-                if (work := ranks.next_work()) is not None:
+                if (work := ranks.next_work(most)) is not None:
                     self._worked_for = work.welcome
                     return work
                 self.changed.wait(0.5)
@@ -133,14 +136,21 @@ class Link:
         self._io.post(lambda: self._give_back(staged))
 
     def answer(self, lease: Lease, candidates: Candidates) -> None:
-        """Send a chunk's scores to whom `next_work` named, unless the lease was revoked or the session has ended."""
+        """See `answer_all`."""
+        self.answer_all([(lease, candidates)])
+
+    def answer_all(self, answers: Sequence[tuple[Lease, Candidates]]) -> None:
+        """Send chunks' scores to whom `next_work` named, unless a lease was revoked or the session has ended."""
+        wanted: list[tuple[Dialogue, Candidates]] = []
         with self.changed:
-            self._ranks.state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
-            asker = self._asker_of(lease)
-            if asker is None:
-                self._ranks.state.events["results nobody wanted"] += 1
-                return
-        self._io.post(lambda: asker.send_candidates(candidates))
+            state = self._ranks.state
+            for lease, candidates in answers:
+                state.progress += 1  # also when nobody wants it any more: this scorer is not stuck
+                if (asker := self._asker_of(lease)) is not None:
+                    wanted.append((asker, candidates))
+            state.events["results nobody wanted"] += len(answers) - len(wanted)
+        if wanted:
+            self._io.post(lambda: _send(wanted))
 
     def send(self, state: PredictorState) -> None:
         """Send parameters to the rank whose feedback `next_work` gave."""
@@ -206,3 +216,8 @@ class Link:
         with self.changed:
             self._ranks.versions.fetcher.give_back(staged)
             self._ranks.first.show_idle(self._ranks.beat)
+
+
+def _send(answers: Sequence[tuple[Dialogue, Candidates]]) -> None:
+    for asker, candidates in answers:
+        asker.send_candidates(candidates)

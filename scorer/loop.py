@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from common.config import ScorerOptions
 from common.protocol import PROTOCOL_VERSION, Feedback, Hello, Lease
 from common.security import scorer_security
-from scorer.backend import Backend, Learner, make_backend
+from scorer.backend import Backend, Learner, Together, make_backend
 from scorer.health import open_pages, show
 from scorer.link import Link
 from scorer.staging import StagedWeights
@@ -69,7 +69,8 @@ def serve(link: Link, backend: Backend, tracing: "Tracing | None" = None) -> Non
     """
     begun: dict[int, int] = {}  # the session that the backend knows of, by rank
     stopwatch = link.stopwatch
-    while (work := link.next_work()) is not None:
+    together = backend if isinstance(backend, Together) else None
+    while (work := link.next_work(1 if together is None else together.most_together)) is not None:
         if isinstance(work, StagedWeights):
             with stopwatch.during("load_s"):
                 backend.load(work)
@@ -85,10 +86,14 @@ def serve(link: Link, backend: Backend, tracing: "Tracing | None" = None) -> Non
                 version = backend.version
                 tracing.before(is_middle=version is not None and 2 * version.step >= work.welcome.steps)
             with stopwatch.during("answer_s"):
-                candidates = backend.score(work.order, work.welcome)
-                stopwatch.move("answer_s", "read_s", candidates.read_s)
-                stopwatch.move("answer_s", "score_s", candidates.score_s)
-                link.answer(work.order, candidates)
+                leases = (work.order, *work.along)
+                if together is not None:
+                    answers = together.score_together(leases, work.welcome)
+                else:
+                    answers = [backend.score(lease, work.welcome) for lease in leases]
+                stopwatch.move("answer_s", "read_s", sum(answer.read_s for answer in answers))
+                stopwatch.move("answer_s", "score_s", sum(answer.score_s for answer in answers))
+                link.answer_all(list(zip(leases, answers, strict=True)))
             continue
         assert isinstance(backend, Learner), f"{type(work.order).__name__} for a scorer that does not learn"
         with stopwatch.during("answer_s"):

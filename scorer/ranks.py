@@ -98,9 +98,9 @@ class Ranks:
         """The dialogue in whose session this is the WELCOME; None where that session is over."""
         return next((dialogue for dialogue in self if dialogue.welcome is welcome), None)
 
-    def next_work(self) -> Work | None:
+    def next_work(self, most: int) -> Work | None:
         """See `scorer.turns.Turns`."""
-        return self._turns.next_work([dialogue.inbox for dialogue in self], self.versions.resident)
+        return self._turns.next_work([dialogue.inbox for dialogue in self], self.versions.resident, most)
 
     def tick(self, now: float) -> None:
         self.first.tick(now, self.beat)

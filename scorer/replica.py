@@ -11,7 +11,7 @@ from common.models import unwrap
 from common.precision.calibration import Calibration
 from common.precision.forms import make_form
 from common.protocol import Weights
-from common.scoring import Scored, score_candidates
+from common.scoring import Scored, score_parts
 from common.weights import FlatLoader, Manifest, manifest_of
 from scorer.landing import Landing
 from scorer.staging import StagedWeights
@@ -84,15 +84,28 @@ class Replica:
         embeddings: bool = False,
         exact: bool = False,
     ) -> Scored:
-        """All scores of one chunk in one forward pass; `inputs` as the source prepared them, on any device.
+        """All scores of one chunk; see `score_parts`."""
+        return self.score_parts(inputs, targets, names, [len(targets)], embeddings, exact)[0]
+
+    def score_parts(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        names: Sequence[str],
+        sizes: Sequence[int],
+        embeddings: bool = False,
+        exact: bool = False,
+    ) -> list[Scored]:
+        """All scores of some chunks in one forward pass; `inputs` as the source prepared them, on any device.
 
         Args:
+            sizes: of the chunks, one after the other.
             exact: by the master, in float32: to judge the form by.
         """
-        inputs = inputs.to(self._device)
+        inputs, targets = inputs.to(self._device), targets.to(self._device)
         if not exact:
             self._calibration.before(inputs)
         forward = None if exact or self.form.precision == "float32" else self.form
-        return score_candidates(
-            self._model, self._head, inputs, targets.to(self._device), names, embeddings=embeddings, forward=forward
+        return score_parts(
+            self._model, self._head, inputs, targets, names, sizes, embeddings=embeddings, forward=forward
         )

@@ -1,6 +1,7 @@
 """Scores leases with the real model on the real data: fetch, augment, one forward pass."""
 
 import time
+from collections.abc import Sequence
 
 from common.config import ScorerOptions
 from common.data.fingerprint import data_fingerprint
@@ -11,12 +12,15 @@ from common.models import build_model, find_head
 from common.precision.auto import choose_precision
 from common.precision.forms import compiles
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
+from common.scoring import Scored
 from common.weights import model_fingerprint
 from scorer.answers import make_answer
 from scorer.landing import Landing
 from scorer.readers import Readers
 from scorer.replica import Replica
 from scorer.staging import StagedWeights
+
+TOGETHER_S = 0.05  # that leases take together, at the most: half of what a trainer has a quick scorer hold
 
 
 class TorchBackend:
@@ -47,6 +51,8 @@ class TorchBackend:
             model, head, device, precision, compile=compile, recalibrate_every=options.recalibrate_every
         )
         self.precision = precision
+        self._may_join = precision != "float32" and not compile  # a captured pass wants chunks of one size
+        self._chunk_s = 0.0  # that one took of late
         self._readers = Readers(options, resident(self._source, options.data_device, device))
         self._generation: int | None = None
         self.version: Version | None = None
@@ -64,18 +70,35 @@ class TorchBackend:
         self._replica.load(staged)
         self.version = staged.version
 
+    @property
+    def most_together(self) -> int:
+        """See `scorer.backend.Together`. In float32 always 1: scores must not depend on what a chunk is scored with."""
+        if not self._may_join:
+            return 1
+        return max(1, int(TOGETHER_S / self._chunk_s)) if self._chunk_s else 1
+
     def score(self, lease: Lease, welcome: Welcome) -> Candidates:
+        return self.score_together([lease], welcome)[0]
+
+    def score_together(self, leases: Sequence[Lease], welcome: Welcome) -> list[Candidates]:
         started = time.perf_counter()
-        samples = self._readers.of(welcome).read(lease.positions())
+        samples = self._readers.of(welcome).read_runs([lease.run() for lease in leases])
         read = time.perf_counter()
         version = self.version  # stamped as the forward pass starts; later would flatter the staleness
         assert version is not None, "a lease before weights"
-        inputs = self._source.prepare(samples.inputs.to(self.device))
-        scored = self._replica.score(inputs, samples.targets, welcome.scores, welcome.embeddings and not lease.is_audit)
-        score_s = time.perf_counter() - read
-        exact = None
-        if lease.is_audit and self.precision != "float32":
-            exact = self._replica.score(inputs, samples.targets, welcome.scores, exact=True)
-        return make_answer(
-            lease, welcome, version, samples, scored, read_s=read - started, score_s=score_s, exact=exact
-        )
+        inputs, sizes = self._source.prepare(samples.inputs.to(self.device)), [lease.num for lease in leases]
+        is_audit = any(lease.is_audit for lease in leases)
+        embeddings = welcome.embeddings and not is_audit
+        scored = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, embeddings)
+        over = time.perf_counter()
+        exact: Sequence[Scored | None] = [None] * len(leases)
+        if is_audit and self.precision != "float32":
+            exact = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, exact=True)
+        self._chunk_s = (over - started) / len(leases)
+        read_s, score_s = (read - started) / max(1, len(samples)), (over - read) / max(1, len(samples))
+        return [
+            make_answer(
+                lease, welcome, version, part, one, read_s=one.num * read_s, score_s=one.num * score_s, exact=fine
+            )
+            for lease, part, one, fine in zip(leases, samples.split(sizes), scored, exact, strict=True)
+        ]

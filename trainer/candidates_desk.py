@@ -84,6 +84,7 @@ class CandidatesDesk:
             self._pool.expire([lease.lease])
             raise
         self._sessions.progressed(session, session.progress + 1, message.version)
+        self._sessions.note_chunk(session, message.read_s + message.score_s)
         self._answered.append((session.id, message.lease))
         if message.dropped:
             self._events["candidates without a finite score"] += int(unpack_mask(message.dropped, message.num).sum())

@@ -29,6 +29,8 @@ class Feeder(Generic[T]):
         prepare: runs on the feeder's thread; may wait, looking at `is_awaited` and calling `rest` now and then.
         start_step, stop_step: the steps to prepare, unless `restore` says where to go on.
         ahead: the most batches that are ready and not asked for yet.
+        at_a_time: it begins when so many are missing, and makes them one after the other: what the first of them brings
+            into the caches, where a training step on the same core had driven it out, is there for the others.
         wake: called, on the training thread, when it starts to wait: prepare may give up waiting for better.
     """
 
@@ -39,11 +41,12 @@ class Feeder(Generic[T]):
         stop_step: int,
         *,
         ahead: int = 1,
+        at_a_time: int = 1,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._prepare = prepare
         self._steps = range(start_step, stop_step)
-        self._ahead = ahead
+        self._ahead, self._at_a_time = ahead, at_a_time
         self._wake = wake
         self._changed = threading.Condition()
         self._ready: dict[int, T] = {}
@@ -119,8 +122,7 @@ class Feeder(Generic[T]):
         """
         with self._changed:
             if step in self._ready:
-                self._changed.notify_all()
-                return self._ready.pop(step)
+                return self._take(step)
             self.is_awaited = True
         started = time.perf_counter()
         self._wake()
@@ -130,8 +132,7 @@ class Feeder(Generic[T]):
                     if self._error is not None:
                         raise self._error
                     if step in self._ready:
-                        self._changed.notify_all()
-                        return self._ready.pop(step)
+                        return self._take(step)
                     self._changed.wait(POLL_S)
                 while_waiting(time.perf_counter() - started)
         finally:
@@ -139,11 +140,24 @@ class Feeder(Generic[T]):
             self.waited_until = time.perf_counter()
             self.waited_s += self.waited_until - started
 
+    def _take(self, step: int) -> T:
+        """With the lock held. Does not wake its thread for nothing."""
+        batch = self._ready.pop(step)
+        if self._is_due:
+            self._changed.notify_all()
+        return batch
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether enough batches are missing to begin with one."""
+        return len(self._ready) <= self._ahead - self._at_a_time
+
     def _run(self) -> None:
         try:
             for step in self._steps:
                 with self._changed:
-                    self._wait_while(lambda: self._is_parked or len(self._ready) >= self._ahead)
+                    if self._is_parked or len(self._ready) >= self._ahead:
+                        self._wait_while(lambda: self._is_parked or not self._is_due)
                     if self.stopping:
                         return
                 prepared = self._prepare(step)

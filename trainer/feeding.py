@@ -97,7 +97,8 @@ def _fresh_form(
 
 def make_fresh_feeder(options: TrainerOptions, sourcing: FreshSourcing) -> Feeder[Batch | FreshCandidates]:
     """Plain batches, and candidates for the training thread to score."""
-    return Feeder(sourcing.prepare, 0, options.steps, ahead=_ahead(options, sourcing.device))
+    ahead, at_a_time = _ahead(options, sourcing.device)
+    return Feeder(sourcing.prepare, 0, options.steps, ahead=ahead, at_a_time=at_a_time)
 
 
 def make_stale_feeder(
@@ -125,16 +126,18 @@ def make_stale_feeder(
         on_finish=link.finish_selecting,
         on_used=link.audits.choose,
     )
-    ahead = _ahead(options, gatherer.device)
-    feeder = Feeder(stale.prepare, 0, options.steps, ahead=ahead, wake=link.pool.wake)
+    ahead, at_a_time = _ahead(options, gatherer.device)
+    feeder = Feeder(stale.prepare, 0, options.steps, ahead=ahead, at_a_time=at_a_time, wake=link.pool.wake)
     return cast(Feeder[Batch | FreshCandidates], feeder), stale
 
 
-def _ahead(options: TrainerOptions, device: torch.device) -> int:
-    """Batches ready ahead of need, each judged at the step that trains on it.
+def _ahead(options: TrainerOptions, device: torch.device) -> tuple[int, int]:
+    """How many batches a feeder has ready, each judged at the step that trains on it, and how many it makes at a time.
 
     A GPU works off what the training thread has queued, and a late batch is a gap at once. On the CPU the feeder runs
-    while the step does; there more would only age the scores, and where no score may be older than its step there are
-    none to be had ahead.
+    while the step does, where cores are few on the same one, and two batches at a time disturb it less than two times
+    one. More would only age the scores; where no score may be older than its step there are none to be had ahead.
     """
-    return AHEAD_ON_GPU if device.type == "cuda" and options.max_staleness > 0 else 1
+    if options.max_staleness == 0:
+        return 1, 1
+    return (AHEAD_ON_GPU, 1) if device.type == "cuda" else (2, 2)

@@ -25,6 +25,9 @@ from common.protocol import pack_mask, unpack_mask
 Wanted = np.ndarray | None  # (n,) bool: positions of a chunk that want a score; None for all
 
 
+BUSY_STEPS = 4  # steps' worth of chunks that keep any scorers busy
+
+
 @dataclass(frozen=True)
 class Pace:
     """What bounds the leases ahead of the trainer, all in steps or chunks.
@@ -164,7 +167,12 @@ class LeaseBook:
     def most_unconsumed(self, credits: int) -> int:
         """Chunks leased or ready at once: two steps' worth, and what keeps the scorers busy, at most four steps'."""
         per_step = self.pace.chunks_per_step
-        return 2 * per_step + min(credits, 4 * per_step)
+        return 2 * per_step + min(credits, BUSY_STEPS * per_step)
+
+    @property
+    def most_ahead(self) -> int:
+        """Leases beyond which scorers would take them from each other, or hold what is too stale when it is used."""
+        return self.pace.chunks_per_step * min(BUSY_STEPS, self.pace.max_staleness // 2)
 
     def accept(self, session: int, lease: int) -> Outstanding | None:
         """The lease that a result belongs to, now ready; None (counted) if it is late, foreign or a duplicate."""

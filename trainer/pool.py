@@ -73,6 +73,11 @@ class Pool:
             self._was_refused = True
             return None
 
+    @property
+    def most_ahead(self) -> int:
+        """See `LeaseBook.most_ahead`; any thread."""
+        return self._book.most_ahead
+
     def lease(self, session: int, lease: int) -> Outstanding | None:
         """The outstanding lease of a session, if it is current."""
         with self._changed:

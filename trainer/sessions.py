@@ -10,6 +10,7 @@ import numpy as np
 import zmq
 
 from common.protocol import Array, Buffer, Hello, Lease, Message, Revoke, Spent, Version, Welcome, pack_mask
+from common.protocol.limits import MAX_LEASES
 from common.sparing_log import SparingLog
 from common.transport import CONTROL, Channel
 from trainer.audits import Audits
@@ -21,6 +22,7 @@ from trainer.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
+AHEAD_S, QUICK_TIMES = 0.1, 3  # of work that a quick scorer holds in leases, and how many times as many as others
 LOG_EVERY_S, LOG_AT_ONCE = 10.0, 50  # of what a peer that comes and goes can cause without end
 NOTHING = Spent(0, 0, 0, 0, 0)
 
@@ -47,6 +49,7 @@ class Session:
     resident: Version | None = None
     stuck: bool = False
     spent: Spent = NOTHING
+    chunk_s: float = 0.0  # that it takes to read and score one, of late; 0 before the first
     leases: dict[int, Lease] = field(default_factory=dict)  # as sent; the pool says which are current
     transfer: Transfer = field(default_factory=Transfer)  # of weights
 
@@ -114,7 +117,7 @@ class Sessions:
         own = (hello.name, hello.incarnation, hello.precision, hello.backend)
         session = Session(welcome.session, peer, *own, welcome, now, now)
         self._by_peer[peer] = self._by_id[session.id] = session
-        self._pool.holders.join(session.id)
+        self._pool.holders.join(session.id, self._terms.leases_per_scorer)
         self._note_kinds()
         self._events["scorers joined"] += 1
         self._say("joined", f"scorer {hello.name} joined: {hello.device}, {hello.precision}")
@@ -157,6 +160,16 @@ class Sessions:
                 session.stuck = False
                 self._pool.holders.step_in(session.id)
         session.progress, session.resident = progress, resident
+
+    def note_chunk(self, session: Session, chunk_s: float) -> None:
+        """A chunk took it so long. A quick scorer may hold more leases, which it then does several at a time.
+
+        Not so many that others would find none left, whatever became of it.
+        """
+        session.chunk_s = chunk_s if not session.chunk_s else 0.8 * session.chunk_s + 0.2 * chunk_s
+        least = self._terms.leases_per_scorer
+        quick = min(int(AHEAD_S / max(session.chunk_s, 1e-6)), QUICK_TIMES * least, MAX_LEASES)
+        self._pool.holders.allow(session.id, max(least, min(quick, self._pool.most_ahead // len(self))))
 
     def note_spent(self, session: Session, spent: Spent | None) -> None:
         if spent is not None:
@@ -204,10 +217,10 @@ class Sessions:
     def issue_leases(self) -> None:
         """Give leases to whoever holds the fewest, of those to whoever waits longest, until nobody may have more."""
         self._issue_audits()
-        holders, most = self._pool.holders, self._terms.leases_per_scorer
-        credits = most * len(self)
+        holders = self._pool.holders
+        credits = holders.credits
         unreached = []  # and passed over from then on
-        while (first := holders.first(most)) is not None and (issued := self._pool.issue(first, credits)) is not None:
+        while (first := holders.first()) is not None and (issued := self._pool.issue(first, credits)) is not None:
             session, lease = self._by_id[first], self._lease(issued)
             session.leases[lease.lease] = lease
             if self._send(session.peer, lease, CONTROL) is False:

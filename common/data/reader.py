@@ -1,5 +1,6 @@
 """Samples at positions of an order: the same bytes for scorer and trainer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def split(self, sizes: Sequence[int]) -> "list[Samples]":
+        """Parts of so many samples, one after the other; views."""
+        if len(sizes) == 1:
+            return [self]
+        ids = np.split(self.ids, np.cumsum(sizes)[:-1])
+        return list(map(Samples, ids, self.inputs.split(list(sizes)), self.targets.split(list(sizes))))
+
 
 class SampleReader:
     """Reads training samples by position: id from the order, sample from the source, augmented for its epoch.
@@ -55,6 +63,15 @@ class SampleReader:
         """Samples at (n,) int64 positions, in their order; each row is a function of its own position."""
         positions = np.asarray(positions, dtype=np.int64)
         return self.fetch(self.order.ids(positions), self.order.epochs(positions))
+
+    def read_runs(self, runs: Sequence[range | np.ndarray]) -> Samples:
+        """As `read`, of all these positions together; a range of consecutive ones takes less time than an array."""
+        ids = [
+            self.order.ids_between(run.start, run.stop) if isinstance(run, range) else self.order.ids(run)
+            for run in runs
+        ]
+        visits = [self.order.epochs(np.arange(run.start, run.stop) if isinstance(run, range) else run) for run in runs]
+        return self.fetch(np.concatenate(ids), np.concatenate(visits))
 
     def fetch(self, ids: np.ndarray, visits: np.ndarray) -> Samples:
         """Samples by (n,) int64 local id; `visits` (n,) int64, >= 0, key augmentation: the epoch, for a position."""

@@ -16,4 +16,5 @@ def in_slices(body: Callable[[Tensor], Tensor], inputs: Tensor, *, slice_bytes: 
     size = max(LEAST, slice_bytes * len(inputs) // max(1, 4 * inputs.numel()))
     if len(inputs) <= size:
         return body(inputs)
-    return torch.cat([body(part) for part in inputs.split(size)])
+    num = -(-len(inputs) // size)
+    return torch.cat([body(part) for part in inputs.tensor_split(num)])

@@ -76,6 +76,10 @@ class Lease(Wire, frozen=True):
         positions = np.arange(self.start, self.stop, dtype=np.int64)
         return positions[unpack_mask(self.mask, len(positions))] if self.mask else positions
 
+    def run(self) -> range | np.ndarray:
+        """The same, as a range where none is left out."""
+        return self.positions() if self.mask else range(self.start, self.stop)
+
 
 class Candidates(Wire, frozen=True):
     """Scorer to trainer: the scores of one lease. n = `num`, the positions that the lease wanted, in its order.

@@ -1,7 +1,9 @@
 """The scorer's main loop, between a link and a backend that are told what to do."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from common.protocol import Candidates, Lease, Version, Welcome
@@ -19,19 +21,21 @@ class Link:
     def __init__(self, clock: Clock, *work: object) -> None:
         self.stopwatch = Stopwatch()
         self.answered: list[Candidates] = []
+        self.most: list[int] = []
         self._clock = clock
         self._work = [*work, None]
 
-    def next_work(self) -> Any:
+    def next_work(self, most: int) -> Any:
+        self.most.append(most)
         self._clock.now += 1
         return self._work.pop(0)
 
     def loaded(self, staged: StagedWeights) -> None:
         pass
 
-    def answer(self, lease: Lease, candidates: Candidates) -> None:
+    def answer_all(self, answers: Sequence[tuple[Lease, Candidates]]) -> None:
         self._clock.now += 0.25
-        self.answered.append(candidates)
+        self.answered += [candidates for _, candidates in answers]
 
 
 class Backend:
@@ -55,8 +59,33 @@ class Backend:
         return replace(CANDIDATES, read_s=2.0, score_s=4.0)
 
 
+class Joining(Backend):
+    """Takes 3 leases together, in hardly more time than one."""
+
+    most_together = 3
+
+    def score_together(self, leases: Sequence[Lease], welcome: object) -> list[Candidates]:
+        self._clock.now += 6.5
+        return [
+            replace(CANDIDATES, lease=lease.lease, read_s=2.0 / len(leases), score_s=4.0 / len(leases))
+            for lease in leases
+        ]
+
+
 STAGED = StagedWeights.__new__(StagedWeights)
 CHUNK = Work(LEASE, WELCOME, Version(3, 40))
+
+
+def test_a_backend_that_takes_several_leases_gets_them_and_their_answers_leave_at_once(clock: Clock) -> None:
+    others = tuple(replace(LEASE, lease=LEASE.lease + number) for number in (1, 2))
+    link = Link(clock, Work(LEASE, WELCOME, Version(3, 40), others))
+    serve(link, Joining(clock))  # type: ignore[arg-type]
+    assert link.most == [3, 3]
+    assert [answer.lease for answer in link.answered] == [LEASE.lease, LEASE.lease + 1, LEASE.lease + 2]
+    assert link.stopwatch.spent()[:2] == pytest.approx((2.0, 4.0))
+    alone = Link(clock, CHUNK)
+    serve(alone, Backend(clock))  # type: ignore[arg-type]
+    assert alone.most == [1, 1]
 
 
 def test_every_second_of_a_scorer_is_booked(clock: Clock) -> None:

@@ -92,7 +92,7 @@ def test_a_scorer_says_hello_fetches_weights_and_answers_its_leases(scheme: str)
         welcome = resident(trainer, link)
         trainer.say(lease(1))
         work = link.next_work()
-        assert work == (lease(1), welcome, version(0))
+        assert work == (lease(1), welcome, version(0), ())
         link.answer(lease(1), answer(lease(1), version(0)))
         got = trainer.hear(Candidates)
         assert (got.lease, got.version) == (1, version(0))
@@ -108,6 +108,15 @@ def test_heartbeats_tell_progress_residence_and_leases(trainer: HandMadeTrainer,
     while (beat := trainer.hear(Heartbeat)).leases != (2,):
         pass
     assert (beat.progress, beat.resident) == (1, version(3))
+
+
+def test_whoever_holds_no_lease_tells_at_once_which_weights_it_has_loaded(trainer: HandMadeTrainer, link: Link) -> None:
+    trainer.welcome(version=version(0), heartbeat_s=1000.0)
+    trainer.hear(Heartbeat)  # the first one comes with the session
+    trainer.serve_whole(version(0))
+    assert load(link) == version(0)
+    beat = trainer.hear(Heartbeat)
+    assert (beat.resident, beat.leases) == (version(0), ())
 
 
 def test_heartbeats_tell_where_the_time_of_this_session_went(trainer: HandMadeTrainer, link: Link) -> None:
@@ -271,7 +280,7 @@ def test_without_weights_a_version_is_resident_as_soon_as_it_is_known_and_never_
         trainer.say(lease(number, oldest_step=oldest_step))
         tell()
         work = predictor.next_work()
-        assert work == (lease(number, oldest_step=oldest_step), welcome, version(oldest_step))
+        assert work == (lease(number, oldest_step=oldest_step), welcome, version(oldest_step), ())
         predictor.answer(lease(number), answer(lease(number), version(oldest_step)))
     while trainer.hear(Heartbeat).resident != version(9):
         pass
@@ -416,7 +425,7 @@ def test_a_second_welcome_of_the_same_session_changes_nothing(trainer: HandMadeT
     trainer.say(welcome)
     while trainer.hear(Heartbeat).leases != (1,):
         pass
-    assert link.next_work() == (lease(1), welcome, version(0))
+    assert link.next_work() == (lease(1), welcome, version(0), ())
 
 
 def test_a_restarted_trainer_at_the_same_endpoint_is_found(trainer: HandMadeTrainer, link: Link) -> None:

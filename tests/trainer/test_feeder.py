@@ -52,6 +52,26 @@ def test_several_batches_are_prepared_ahead_where_that_is_asked_for() -> None:
     assert prepared == [0, 1, 2, 3]
 
 
+def test_two_batches_are_prepared_one_after_the_other_once_both_are_missing() -> None:
+    prepared: list[int] = []
+    reached = {step: threading.Event() for step in range(9)}
+
+    def prepare(step: int) -> int:
+        prepared.append(step)
+        reached[step].set()
+        return step
+
+    feeder = Feeder(prepare, 0, 9, ahead=2, at_a_time=2)
+    feeder.start()
+    assert reached[1].wait(WITHIN_S), "nobody has asked for any"
+    assert feeder.get(0) == 0
+    assert not reached[2].wait(0.1), "one is still there"
+    assert feeder.get(1) == 1
+    assert reached[3].wait(WITHIN_S)
+    feeder.stop()
+    assert prepared == [0, 1, 2, 3]
+
+
 def test_an_error_in_prepare_is_raised_where_the_batch_is_asked_for() -> None:
     def prepare(step: int) -> int:
         if step == 1:

@@ -102,7 +102,8 @@ class Side:
         counted = {one.session: one.num_held for one in self.pool.holders._places.values()}
         held = self.held()
         assert counted == {session.id: held[session.id] for session in self.sessions}
-        assert {one.session for one in self.pool.holders._line} == {one.id for one in self.sessions if not one.stuck}
+        may_get = {one.id for one in self.sessions if not one.stuck and held[one.id] < MOST}
+        assert {one.session for one in self.pool.holders._line} == may_get
 
     # -- what may happen; `draw` is the same on both sides ------------------------------------------------------------
 

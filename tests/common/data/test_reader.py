@@ -82,3 +82,16 @@ def test_an_order_of_all_samples_is_not_that_of_a_shard() -> None:
     whole = reader()
     with pytest.raises(ValueError, match="over 50 samples, but test of rank 1 of 3 has 17"):
         SampleReader(whole.source, whole.augmentation, whole.order, Shard(1, 3))
+
+
+def test_runs_are_read_together_as_each_by_itself_and_parts_of_samples_are_views() -> None:
+    augmented = reader(flip=True, crop_padding=2)
+    runs = [range(40, 60), np.array([3, 1, 99]), range(7, 8)]
+    together = augmented.read_runs(runs)
+    parts = together.split([len(run) for run in runs])
+    for run, part in zip(runs, parts, strict=True):
+        alone = augmented.read(np.asarray(run))
+        np.testing.assert_array_equal(part.ids, alone.ids)
+        assert torch.equal(part.inputs, alone.inputs)
+        assert torch.equal(part.targets, alone.targets)
+        assert part.inputs.untyped_storage().data_ptr() == together.inputs.untyped_storage().data_ptr()
