@@ -4,11 +4,9 @@ B = candidates, C = classes, K = scores. Equal weights, inputs and thread counts
 process.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,39 +19,13 @@ from common.errors import ConfigError
 from common.models.check import evaluating
 from common.models.loss import own_loss, per_sample_loss
 from common.models.passes import casting_to, catching_inputs_of, computing_in
+from common.scored import EXTREMES, Scored, scored_parts
 from common.selection.fused import NEED_TARGETS, fused_scores
 from common.selection.scores import check_logits, check_targets, minimal_margin_score
 
 # Scores of (B, C) logits; "loss" is the model's, and the one that any output can have.
 SCORES = ("mms", "loss", "entropy", "gradient-norm")
-_EXTREMES = ("highest", "lowest")  # of the logits: they show every NaN and infinity without a (B, C) mask
 _FIGURES = ("loss", "correct", "gradient-norm")  # computed for every chunk, asked for or not
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one forward pass says about a batch of candidates.
-
-    Attributes:
-        scores: name to (B,) float32 on the CPU; NaN exactly where `dropped`.
-        dropped: (B,) bool on the CPU: a logit or a wanted score was not finite. Never selected.
-        loss_mean: of the candidates whose loss is finite and that were not dropped; NaN without any. Candidates are
-            uniform, so this is an unbiased estimate of the loss over the data.
-        accuracy: of the candidates not dropped, in [0, 1]; NaN without any, or where targets are not class indices.
-        tau: `variance_reduction_tau` of the gradient-norm bounds of the candidates not dropped; NaN where there is no
-            such bound.
-        num: B.
-        errors, features: (B, C) softmax - onehot and (B, D) inputs of the head, float16 on the CPU, if asked for.
-    """
-
-    scores: dict[str, Tensor]
-    dropped: Tensor
-    loss_mean: float
-    accuracy: float
-    tau: float
-    num: int
-    errors: Tensor | None = None
-    features: Tensor | None = None
 
 
 def score_candidates(
@@ -125,14 +97,7 @@ def score_parts(
         _check_fit(names, model, head, logits_BC, targets)
         rows = _rows(names, model, head, outputs, logits_BC, targets)
         factors = _factors(model, logits_BC, targets, caught) if embeddings else (None, None)
-    if len(sizes) == 1:
-        return [_scored(names, rows, *factors)]
-    parts, stops = [], itertools.accumulate(sizes)
-    for size, stop in zip(sizes, stops, strict=True):
-        part = slice(stop - size, stop)
-        own = {name: row_B[part] for name, row_B in rows.items()}
-        parts.append(_scored(names, own, *(None if factor is None else factor[part] for factor in factors)))
-    return parts
+    return scored_parts(names, rows, sizes, *factors)
 
 
 @contextmanager
@@ -140,32 +105,6 @@ def _by_itself(model: nn.Module, head: nn.Linear, precision: str) -> Iterator[No
     """What a model needs around its forward pass, and a form of it settles for itself."""
     with evaluating(model), computing_in(precision, head), casting_to(head, model):
         yield
-
-
-def _scored(
-    names: Sequence[str], rows: dict[str, np.ndarray], errors: Tensor | None, features: Tensor | None
-) -> Scored:
-    """From what `_rows` gave; candidates with a number that is not finite are dropped."""
-    highest, lowest = _EXTREMES
-    kept_B = np.isfinite(rows[highest]) & np.isfinite(rows[lowest])
-    for name in names:
-        kept_B &= np.isfinite(rows[name])
-    own = rows
-    if not kept_B.all():
-        rows = {name: row_B[kept_B] for name, row_B in own.items()}
-        own = {name: np.where(kept_B, own[name], np.float32(math.nan)) for name in names}
-    losses = rows["loss"]
-    are_finite = np.isfinite(losses)
-    return Scored(
-        scores={name: torch.from_numpy(own[name]) for name in names},
-        dropped=torch.from_numpy(~kept_B),
-        loss_mean=_mean(losses if are_finite.all() else losses[are_finite]),
-        accuracy=_mean(rows["correct"]),
-        tau=_tau(rows["gradient-norm"]),
-        num=len(kept_B),
-        errors=errors,
-        features=features,
-    )
 
 
 def _rows(
@@ -177,7 +116,7 @@ def _rows(
     targets: Tensor,
 ) -> dict[str, np.ndarray]:
     """(B,) float32 each: the scores wanted, the extremes and the figures; NaN for a figure that there is not."""
-    wanted = dict.fromkeys((*names, *_EXTREMES, *_FIGURES))
+    wanted = dict.fromkeys((*names, *EXTREMES, *_FIGURES))
     classes_B = targets.long() if targets.ndim == 1 and not targets.is_floating_point() else None
     rows: dict[str, np.ndarray] = {}
     if logits_BC is not None and logits_BC.shape[1] > 1:
@@ -187,7 +126,7 @@ def _rows(
         scores = fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B)
         rows = {name: row_B.numpy() for name, row_B in scores.items()}
     elif logits_BC is not None:
-        rows = dict.fromkeys(_EXTREMES, _on_cpu(logits_BC[:, 0]))
+        rows = dict.fromkeys(EXTREMES, _on_cpu(logits_BC[:, 0]))
         if "mms" in names:
             rows["mms"] = _on_cpu(minimal_margin_score(logits_BC, head.weight))
         if classes_B is not None:
@@ -196,26 +135,13 @@ def _rows(
         with evaluating(model):
             rows["loss"] = _on_cpu(per_sample_loss(model, outputs, targets))
     if logits_BC is None:
-        rows |= dict.fromkeys(_EXTREMES, rows["loss"])
+        rows |= dict.fromkeys(EXTREMES, rows["loss"])
     nothing_B = np.full(len(targets), math.nan, dtype=np.float32)
     return {name: rows.get(name, nothing_B) for name in wanted}
 
 
 def _on_cpu(values_B: Tensor) -> np.ndarray:
     return values_B.float().cpu().numpy()
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.add.reduce(values, dtype=np.float64)) / len(values) if len(values) else math.nan
-
-
-def _tau(bounds_B: np.ndarray) -> float:
-    """`selection.select.variance_reduction_tau` of bounds, which cannot overflow; NaN where one is not finite."""
-    if not len(bounds_B) or not np.isfinite(bounds_B).all():
-        return math.nan
-    bounds_B = bounds_B.astype(np.float64)
-    total, num = float(bounds_B.sum()), len(bounds_B)
-    return min(max(math.sqrt(num * float(bounds_B @ bounds_B)) / total, 1.0), math.sqrt(num)) if total else 1.0
 
 
 def _factors(

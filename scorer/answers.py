@@ -8,7 +8,7 @@ from torch import Tensor
 from common.arrays import as_array
 from common.data.reader import Samples
 from common.protocol import Array, Candidates, Lease, Version, Welcome, pack_mask
-from common.scoring import Scored
+from common.scored import Scored
 from common.selection.select import highest, lowest
 
 

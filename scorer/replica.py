@@ -11,7 +11,8 @@ from common.models import unwrap
 from common.precision.calibration import Calibration
 from common.precision.forms import make_form
 from common.protocol import Weights
-from common.scoring import Scored, score_parts
+from common.scored import Scored
+from common.scoring import score_parts
 from common.weights import FlatLoader, Manifest, manifest_of
 from scorer.landing import Landing
 from scorer.staging import StagedWeights

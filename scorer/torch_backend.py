@@ -12,7 +12,7 @@ from common.models import build_model, find_head
 from common.precision.auto import choose_precision
 from common.precision.forms import compiles
 from common.protocol import Candidates, Lease, Version, Weights, Welcome
-from common.scoring import Scored
+from common.scored import Scored
 from common.weights import model_fingerprint
 from scorer.answers import make_answer
 from scorer.landing import Landing

@@ -14,9 +14,9 @@ from common.shard import WHOLE, Shard
 from common.weights import model_fingerprint
 from trainer.assembly import Assembly
 from trainer.audits import Audits
+from trainer.issuing import HistoriesOf
 from trainer.leases import Wanted
 from trainer.prediction import LossHistories
-from trainer.sessions import HistoriesOf
 from trainer.terms import NOT_NEGATIVE, Terms
 
 

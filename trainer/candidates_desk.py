@@ -8,6 +8,7 @@ from common.payload_room import Rooms
 from common.protocol import Candidates, Lease, Version, unpack_mask
 from trainer.audits import Audits
 from trainer.intake import scored_chunk
+from trainer.issuing import Issuing
 from trainer.pool import Pool
 from trainer.sessions import Session, Sessions
 from trainer.terms import Terms
@@ -34,6 +35,7 @@ class CandidatesDesk:
         terms: Terms,
         pool: Pool,
         sessions: Sessions,
+        issuing: Issuing,
         announced: Container[Version],
         traffic: Traffic,
         audits: Audits | None,
@@ -42,6 +44,7 @@ class CandidatesDesk:
         self._terms = terms
         self._pool = pool
         self._sessions = sessions
+        self._issuing = issuing
         self._announced = announced
         self._scored, self._events = traffic.scored, traffic.events
         self._audits = audits
@@ -64,7 +67,7 @@ class CandidatesDesk:
             return False
         else:
             self._on_chunk(session, message, lease)
-        self._sessions.issue_leases()
+        self._issuing.issue_leases()
         return True
 
     def _refuse(self, session: Session, message: Candidates) -> None:
@@ -84,7 +87,7 @@ class CandidatesDesk:
             self._pool.expire([lease.lease])
             raise
         self._sessions.progressed(session, session.progress + 1, message.version)
-        self._sessions.note_chunk(session, message.read_s + message.score_s)
+        self._issuing.note_chunk(session, message.read_s + message.score_s)
         self._answered.append((session.id, message.lease))
         if message.dropped:
             self._events["candidates without a finite score"] += int(unpack_mask(message.dropped, message.num).sum())

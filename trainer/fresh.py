@@ -16,7 +16,8 @@ from common.errors import TrainingDiverged
 from common.precision.calibration import Calibration
 from common.precision.form import Form
 from common.protocol import Version
-from common.scoring import Scored, score_candidates
+from common.scored import Scored
+from common.scoring import score_candidates
 from trainer.assembly import Assembly
 from trainer.batch import Batch, Gatherer, batch_of
 from trainer.candidates import Picked

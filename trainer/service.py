@@ -33,13 +33,14 @@ from trainer.attendance import Attendance
 from trainer.audits import Audits
 from trainer.candidates_desk import CandidatesDesk
 from trainer.doorkeeper import Doorkeeper
+from trainer.issuing import HistoriesOf, Issuing
 from trainer.patience import HELLO_COST, Patience
 from trainer.pool import Pool
 from trainer.predictor_desk import PredictorDesk
 from trainer.publisher import Publisher
 from trainer.ranks.following import FollowedVersions
 from trainer.reception import Reception
-from trainer.sessions import HistoriesOf, Outgoing, Sent, Sessions
+from trainer.sessions import Outgoing, Sent, Sessions
 from trainer.slot import Slot
 from trainer.terms import HEARTBEAT_S, Terms
 from trainer.traffic import Traffic
@@ -60,7 +61,7 @@ class Service:
         terms: see there.
         pool: receives scored chunks, issues leases.
         publisher: holds the weights versions; without slots on ranks that push none.
-        histories_of, audits: see `Sessions`.
+        histories_of, audits: see `Issuing`.
 
     Attributes:
         reception: tells scorers where else to connect, once that is known.
@@ -86,7 +87,8 @@ class Service:
         self.push_wanted = False
         self.attendance = Attendance()
         self.watch: Callable[[float], None] = lambda now: None
-        self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, histories_of, audits)
+        self.sessions = Sessions(terms, pool, publisher, self._send, self.traffic.events, audits)
+        self.issuing = Issuing(terms, pool, self.sessions, self._send, histories_of, audits)
         self._door = Doorkeeper(Patience(terms.largest_array_bytes), self.sessions, self._send, self.traffic.events)
         self._log = SparingLog(log, LOG_EVERY_S)
         self.weights = WeightsDesk(publisher, self.sessions, self._send, terms.wire)
@@ -94,7 +96,9 @@ class Service:
         self.predictor = PredictorDesk(self.sessions, self._send)
         self.rooms = Rooms(self.traffic.events)
         known = FollowedVersions(terms.generation, pool) if terms.rank else self.weights.announced
-        self.candidates = CandidatesDesk(terms, pool, self.sessions, known, self.traffic, audits, self.rooms)
+        self.candidates = CandidatesDesk(
+            terms, pool, self.sessions, self.issuing, known, self.traffic, audits, self.rooms
+        )
         self._handlers: dict[type[Message], Callable[..., bool | None]] = {
             Candidates: lambda peer, message: self.candidates.receive(self.sessions.heard(peer), message),
             Heartbeat: self._on_heartbeat,
@@ -109,7 +113,7 @@ class Service:
     def on_start(self, io: IOThread) -> None:
         self._io = io
         self._door.rest = io.rest
-        self._pool.on_room = lambda: io.post(self.sessions.issue_leases)
+        self._pool.on_room = lambda: io.post(self.issuing.issue_leases)
 
     def on_message(self, channel: Channel, peer: bytes, frames: list[memoryview]) -> None:
         num_bytes = sum(len(frame) for frame in frames)
@@ -135,7 +139,7 @@ class Service:
         if now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_S
             self._beat()
-        self.sessions.issue_leases()
+        self.issuing.issue_leases()
 
     def _beat(self) -> None:
         while self.weights.tell():  # nobody is to learn from a heartbeat of a version that is about to be sent to him
@@ -159,14 +163,14 @@ class Service:
             self._io.spread(self.weights.tell)
             self._pool.announce(version)
             self.push_wanted |= any(map(self.weights.is_left_out, self.sessions))  # joined since the push
-            self.sessions.issue_leases()
+            self.issuing.issue_leases()
         if self.weights.filled:
             self._io.tick_within(COPY_POLL_S)
 
     def follow(self, version: Version) -> None:
         """Rank 0 pushes this version, and tells scorers: the leases of this rank may move on."""
         self._pool.announce(version)
-        self.sessions.issue_leases()
+        self.issuing.issue_leases()
 
     def revoke(self, leases: dict[int, list[int]]) -> None:
         """Selection is over: scorers need not finish what they hold (leases by session)."""
@@ -222,7 +226,7 @@ class Service:
             self.push_wanted |= self.weights.is_left_out(session)
             self._send(peer, session.welcome)
             self.predictor.welcome(session)
-            self.sessions.issue_leases()
+            self.issuing.issue_leases()
 
     def _on_heartbeat(self, peer: bytes, beat: Heartbeat) -> None:
         session = self.sessions.heard(peer)
@@ -232,11 +236,11 @@ class Service:
     def _on_return(self, peer: bytes, message: Return) -> None:
         session = self.sessions.heard(peer)
         self.sessions.give_back(session, message.leases)
-        self.sessions.issue_leases()
+        self.issuing.issue_leases()
 
     def _on_goodbye(self, peer: bytes, message: Goodbye) -> None:
         self.sessions.end(self.sessions.heard(peer), message.reason, dead=False)
-        self.sessions.issue_leases()
+        self.issuing.issue_leases()
 
     def _on_error(self, peer: bytes, message: Error) -> None:
         session = self.sessions.heard(peer)

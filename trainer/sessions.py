@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import zmq
 
-from common.protocol import Array, Buffer, Hello, Lease, Message, Revoke, Spent, Version, Welcome, pack_mask
-from common.protocol.limits import MAX_LEASES
+from common.protocol import Buffer, Hello, Lease, Message, Revoke, Spent, Version, Welcome
 from common.sparing_log import SparingLog
 from common.transport import CONTROL, Channel
 from trainer.audits import Audits
-from trainer.leases import Outstanding, Wanted
 from trainer.pool import Pool
 from trainer.publisher import Publisher
 from trainer.terms import FOREIGN_BACKENDS, Terms
@@ -22,14 +19,12 @@ from trainer.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
-AHEAD_S, QUICK_TIMES = 0.1, 3  # of work that a quick scorer holds in leases, and how many times as many as others
 LOG_EVERY_S, LOG_AT_ONCE = 10.0, 50  # of what a peer that comes and goes can cause without end
 NOTHING = Spent(0, 0, 0, 0, 0)
 
 Sent = zmq.MessageTracker | bool | None
 Outgoing = Message | list[Buffer]  # the frames of one that goes to several
 Send = Callable[[bytes, Outgoing, Channel], Sent]
-HistoriesOf = Callable[[int, int, Wanted], np.ndarray]
 
 
 @dataclass
@@ -60,8 +55,7 @@ class Sessions:
     Args:
         send: (peer, message, channel), False if the peer cannot be reached.
         events: counters of what happened, by name.
-        histories_of: (start, stop, wanted) of a lease to (num, H) float32 past losses; None where nobody predicts any.
-        audits: leases chunks a second time; None where nothing is audited.
+        audits: hears of answers that will not come; None where nothing is audited.
 
     Attributes:
         spent: what all scorers so far did with their time, as of their last heartbeats; replaced, never changed.
@@ -76,7 +70,6 @@ class Sessions:
         publisher: Publisher,
         send: Send,
         events: collections.Counter[str],
-        histories_of: HistoriesOf | None = None,
         audits: Audits | None = None,
     ) -> None:
         self._terms = terms
@@ -84,7 +77,6 @@ class Sessions:
         self._publisher = publisher
         self._send = send
         self._events = events
-        self._histories_of = histories_of
         self._audits = audits
         self._by_peer: dict[bytes, Session] = {}  # by the control channel's routing id
         self._by_id: dict[int, Session] = {}
@@ -161,16 +153,6 @@ class Sessions:
                 self._pool.holders.step_in(session.id)
         session.progress, session.resident = progress, resident
 
-    def note_chunk(self, session: Session, chunk_s: float) -> None:
-        """A chunk took it so long. A quick scorer may hold more leases, which it then does several at a time.
-
-        Not so many that others would find none left, whatever became of it.
-        """
-        session.chunk_s = chunk_s if not session.chunk_s else 0.8 * session.chunk_s + 0.2 * chunk_s
-        least = self._terms.leases_per_scorer
-        quick = min(int(AHEAD_S / max(session.chunk_s, 1e-6)), QUICK_TIMES * least, MAX_LEASES)
-        self._pool.holders.allow(session.id, max(least, min(quick, self._pool.most_ahead // len(self))))
-
     def note_spent(self, session: Session, spent: Spent | None) -> None:
         if spent is not None:
             now = zip(self.spent, session.spent, spent, strict=True)
@@ -214,48 +196,9 @@ class Sessions:
         log.warning("scorer %s %s; its leases go to others", session.name, why)
         self._send(session.peer, Revoke(tuple(held)), CONTROL)
 
-    def issue_leases(self) -> None:
-        """Give leases to whoever holds the fewest, of those to whoever waits longest, until nobody may have more."""
-        self._issue_audits()
-        holders = self._pool.holders
-        credits = holders.credits
-        unreached = []  # and passed over from then on
-        while (first := holders.first()) is not None and (issued := self._pool.issue(first, credits)) is not None:
-            session, lease = self._by_id[first], self._lease(issued)
-            session.leases[lease.lease] = lease
-            if self._send(session.peer, lease, CONTROL) is False:
-                holders.step_out(first)
-                unreached.append(first)
-        for one in unreached:
-            holders.step_in(one)
-
-    def _issue_audits(self) -> None:
-        announced = self._pool.announced
-        if self._audits is None or announced is None or not self._audits.is_due(announced.step):
-            return
-        for session in self:
-            if session.stuck or session.backend in FOREIGN_BACKENDS:
-                continue
-            if (lease := self._audits.next_lease(session.id, announced.step)) is not None:
-                session.leases[lease.lease] = lease
-                self._send(session.peer, lease, CONTROL)
-
     def _lose_audits(self, session: Session) -> None:
         if self._audits is not None:
             self._audits.lose(session.id)
-
-    def _lease(self, issued: Outstanding) -> Lease:
-        start, stop, wanted = issued.start, issued.stop, issued.wanted
-        return Lease(
-            lease=issued.lease,
-            generation=self._terms.generation,
-            start=start,
-            stop=stop,
-            mask=b"" if wanted is None else pack_mask(wanted),
-            oldest_step=issued.oldest_step,
-            deadline_s=self._terms.lease_s,
-            histories=None if self._histories_of is None else Array.of(self._histories_of(start, stop, wanted)),
-        )
 
     # -- figures, for any thread --------------------------------------------------------------------------------------
 

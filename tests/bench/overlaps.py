@@ -12,7 +12,8 @@ from common.config import AugmentOptions
 from common.data.augment import Augmentation
 from common.data.reader import SampleReader
 from common.order import Order
-from common.scoring import Scored, score_candidates
+from common.scored import Scored
+from common.scoring import score_candidates
 from common.selection.agreement import selected_overlap
 from tests.bench.forms import AUGMENT, Subject, reader
 

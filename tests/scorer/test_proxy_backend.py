@@ -14,7 +14,8 @@ from common.errors import ConfigError, TrainingDiverged
 from common.models import build_model, find_head
 from common.order import Order
 from common.protocol import Candidates, Lease, Welcome, decode, encode
-from common.scoring import Scored, score_candidates
+from common.scored import Scored
+from common.scoring import score_candidates
 from scorer.backend import Learner, make_backend
 from scorer.proxy_backend import ProxyBackend
 from tests.scorer.leases import CHUNK, NUM, SEED, SOURCE, lease, options, version, welcome

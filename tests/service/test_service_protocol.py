@@ -38,12 +38,12 @@ from common.protocol import (
 from common.transport import CONTROL, WEIGHTS, IOThread
 from common.weights import load_flat
 from tests.service.peers import FINGERPRINT, WITHIN_S, HandMadeScorer, answer, hello, receive, until
+from trainer.issuing import HistoriesOf
 from trainer.leases import LeaseBook, Pace
 from trainer.patience import STRIKES_AT_ONCE
 from trainer.pool import Pool
 from trainer.publisher import Publisher
 from trainer.service import Service
-from trainer.sessions import HistoriesOf
 from trainer.terms import REMEDIES, Terms
 
 GENERATION = 7

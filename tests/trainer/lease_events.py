@@ -16,6 +16,7 @@ from common.protocol import PROTOCOL_VERSION, Hello, Lease, Message, Version
 from common.transport import Channel
 from tests.trainer.chunks import GENERATION, make_pool
 from trainer.chunks import ScoredChunk
+from trainer.issuing import Issuing
 from trainer.publisher import Publisher
 from trainer.sessions import Session, Sessions
 from trainer.terms import Terms
@@ -83,10 +84,11 @@ class Events:
         )
         publisher = Publisher(torch.nn.Linear(1, 1), None, GENERATION, num_slots=1)
         self._sessions = Sessions(TERMS, self._pool, publisher, self._deliver, collections.Counter())
-        self._pool.on_room = self._sessions.issue_leases
+        self._issuing = Issuing(TERMS, self._pool, self._sessions, self._deliver)
+        self._pool.on_room = self._issuing.issue_leases
         self._scorers = {str(number).encode(): self._joined(number, s) for number, s in enumerate(setting.chunk_s)}
         self._pool.announce(Version(GENERATION, 0))
-        self._sessions.issue_leases()
+        self._issuing.issue_leases()
         self._after(setting.step_s, lambda: self._step(0))
         while self._events:
             self._now, _, act = heapq.heappop(self._events)
@@ -121,7 +123,7 @@ class Events:
         if self._pool.put(scorer.session.id, lease.lease, chunk):
             scorer.served += 1
         scorer.is_busy = False
-        self._sessions.issue_leases()
+        self._issuing.issue_leases()
         self._work(scorer)
 
     def _step(self, step: int) -> None:
@@ -136,7 +138,7 @@ class Events:
         self.fallbacks += not taken
         if step and step % self.setting.push_every == 0:
             self._pool.announce(Version(GENERATION, step))
-            self._sessions.issue_leases()
+            self._issuing.issue_leases()
             self._after(self.setting.fetch_s, lambda: self._land(step))
         self._after(self.setting.step_s, lambda: self._step(step + 1))
 

@@ -15,6 +15,7 @@ from common.protocol import PROTOCOL_VERSION, Hello, Lease, Message, Revoke, Ver
 from common.transport import Channel
 from tests.trainer.chunks import GENERATION
 from trainer.chunks import ScoredChunk
+from trainer.issuing import Issuing
 from trainer.leases import LeaseBook, Pace
 from trainer.pool import Pool
 from trainer.publisher import Publisher
@@ -77,6 +78,7 @@ class Simulation:
         )  # fmt: skip
         publisher = Publisher(torch.nn.Linear(1, 1), None, GENERATION, num_slots=1)
         self.sessions = Sessions(self.terms, self.pool, publisher, self.deliver, collections.Counter())
+        self.issuing = Issuing(self.terms, self.pool, self.sessions, self.deliver)
         self.scorers: dict[bytes, Scorer] = {}
         self.num_joined = 0
         self.completed = 0
@@ -138,7 +140,7 @@ class Simulation:
 
     def issue(self) -> bool:
         before = self.book.account.leased
-        self.sessions.issue_leases()
+        self.issuing.issue_leases()
         return self.book.account.leased > before
 
     def fetch(self, scorer: Scorer) -> bool:

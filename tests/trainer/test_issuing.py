@@ -16,6 +16,7 @@ from tests.trainer.chunks import GENERATION, make_pool
 from tests.trainer.lease_events import CHUNK, TERMS
 from trainer.audits import Audits
 from trainer.chunks import ScoredChunk
+from trainer.issuing import Issuing
 from trainer.publisher import Publisher
 from trainer.sessions import Session, Sessions
 
@@ -49,7 +50,8 @@ class Side:
         )  # fmt: skip
         publisher = Publisher(torch.nn.Linear(1, 1), None, GENERATION, num_slots=0)
         events: collections.Counter[str] = collections.Counter()
-        self.sessions = Sessions(OWN_TERMS, self.pool, publisher, self.send, events, audits=self.audits)
+        self.sessions = Sessions(OWN_TERMS, self.pool, publisher, self.send, events, self.audits)
+        self.issuing = Issuing(OWN_TERMS, self.pool, self.sessions, self.send, audits=self.audits)
         self.sent: list[tuple[str, Message]] = []
         self.deaf: set[bytes] = set()
         self.deaf_end = True
@@ -69,7 +71,7 @@ class Side:
         if self.plainly:
             self._issue_plainly()
         else:
-            self.sessions.issue_leases()
+            self.issuing.issue_leases()
         self.check()
 
     def _issue_plainly(self) -> None:
@@ -85,7 +87,7 @@ class Side:
             session = min(free, key=lambda one: (held[one.id], self._last_lease[one.id]))
             if held[session.id] >= MOST or (issued := self.pool.issue(session.id, credits)) is None:
                 return
-            lease = self.sessions._lease(issued)
+            lease = self.issuing._lease(issued)
             session.leases[lease.lease] = lease
             self._last_lease[session.id] = lease.lease
             if self.send(session.peer, lease, CONTROL) is False:
@@ -211,5 +213,5 @@ def test_a_lease_is_given_without_a_look_at_the_other_sessions(monkeypatch: pyte
         side.join(random.Random(number), number)
     side.pool.announce(Version(GENERATION, 0))
     monkeypatch.setattr(Sessions, "__iter__", looks_at_all)
-    side.sessions.issue_leases()
+    side.issuing.issue_leases()
     assert len(side.sent) == MOST * 4

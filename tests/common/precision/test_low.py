@@ -13,7 +13,8 @@ from common.models import build_model, find_head
 from common.precision.forms import make_form
 from common.precision.low import LowForm
 from common.precision.slices import in_slices
-from common.scoring import Scored, score_candidates
+from common.scored import Scored
+from common.scoring import score_candidates
 
 
 class Gated(nn.Module):
