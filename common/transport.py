@@ -107,7 +107,11 @@ class IOThread:
 
     def start(self) -> None:
         self.alive = True
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had
+            self.alive = False
+            raise
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Run what was posted, call `on_stop`, close everything. Safe to call twice."""
@@ -209,8 +213,10 @@ class IOThread:
             self.error = error
             raise
         finally:
-            self._close()
-            self.alive = False
+            try:
+                self._close()
+            finally:
+                self.alive = False
 
     def _loop(self) -> None:
         self._next_tick = time.monotonic()

@@ -21,6 +21,7 @@ from scorer.replica import Replica
 from scorer.staging import StagedWeights
 
 TOGETHER_S = 0.05  # that leases take together, at the most: half of what a trainer has a quick scorer hold
+MOST_TOGETHER = 8  # however short they are: they need their memory at the same time
 
 
 class TorchBackend:
@@ -72,10 +73,10 @@ class TorchBackend:
 
     @property
     def most_together(self) -> int:
-        """See `scorer.backend.Together`. In float32 always 1: scores must not depend on what a chunk is scored with."""
-        if not self._may_join:
+        """See `scorer.backend.Together`. 1 in float32, whose scores do not depend on what a chunk is scored with."""
+        if not self._may_join or not self._chunk_s:
             return 1
-        return max(1, int(TOGETHER_S / self._chunk_s)) if self._chunk_s else 1
+        return min(max(1, int(TOGETHER_S / self._chunk_s)), MOST_TOGETHER)
 
     def score(self, lease: Lease, welcome: Welcome) -> Candidates:
         return self.score_together([lease], welcome)[0]

@@ -29,8 +29,9 @@ class Feeder(Generic[T]):
         prepare: runs on the feeder's thread; may wait, looking at `is_awaited` and calling `rest` now and then.
         start_step, stop_step: the steps to prepare, unless `restore` says where to go on.
         ahead: the most batches that are ready and not asked for yet.
-        at_a_time: it begins when so many are missing, and makes them one after the other: what the first of them brings
-            into the caches, where a training step on the same core had driven it out, is there for the others.
+        at_a_time: once it has stopped it begins when so many are missing, and makes them one after the other: what the
+            first of them brings into the caches, where a training step on the same core had driven it out, is there for
+            the others.
         wake: called, on the training thread, when it starts to wait: prepare may give up waiting for better.
     """
 
@@ -51,7 +52,7 @@ class Feeder(Generic[T]):
         self._changed = threading.Condition()
         self._ready: dict[int, T] = {}
         self._error: BaseException | None = None
-        self.is_awaited = False  # the training thread stands still
+        self.is_awaited = False  # the training thread stands still for the very batch that is being prepared
         self.stopping = False
         self._is_parked = False
         self._rests = False  # its thread stands where nothing is half done
@@ -163,6 +164,7 @@ class Feeder(Generic[T]):
                 prepared = self._prepare(step)
                 self.busy_s = self._busy_before_s + time.thread_time()
                 with self._changed:
+                    self.is_awaited = False  # before the next batch is prepared, which nobody waits for yet
                     self._ready[step] = prepared
                     self._changed.notify_all()
         except Stopped:

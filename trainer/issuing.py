@@ -43,13 +43,16 @@ class Issuing:
         self._audits = audits
 
     def note_chunk(self, session: Session, chunk_s: float) -> None:
-        """A chunk took it so long. A quick scorer may hold more leases, which it then does several at a time.
+        """A chunk took it so long. A quick scorer that does several leases at a time may hold more of them.
 
         Not so many that others would find none left, whatever became of it.
         """
+        if session.backend != "torch" or session.precision == "float32":
+            return  # one at a time
         session.chunk_s = chunk_s if not session.chunk_s else 0.8 * session.chunk_s + 0.2 * chunk_s
         least = self._terms.leases_per_scorer
-        quick = min(int(AHEAD_S / max(session.chunk_s, 1e-6)), QUICK_TIMES * least, MAX_LEASES)
+        quick = int(AHEAD_S / self._terms.num_ranks / max(session.chunk_s, 1e-6))
+        quick = min(quick, QUICK_TIMES * least, MAX_LEASES // 2)
         self._pool.holders.allow(session.id, max(least, min(quick, self._pool.most_ahead // len(self._sessions))))
 
     def issue_leases(self) -> None:

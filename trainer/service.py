@@ -228,10 +228,13 @@ class Service:
             self.predictor.welcome(session)
             self.issuing.issue_leases()
 
-    def _on_heartbeat(self, peer: bytes, beat: Heartbeat) -> None:
+    def _on_heartbeat(self, peer: bytes, beat: Heartbeat) -> bool:
+        """Whether it tells that a version which was sent is resident now: such a beat was asked for."""
         session = self.sessions.heard(peer)
+        is_answer = beat.resident is not None and session.resident != beat.resident == session.transfer.version
         self.sessions.progressed(session, beat.progress, beat.resident)
         self.sessions.note_spent(session, beat.spent)
+        return is_answer
 
     def _on_return(self, peer: bytes, message: Return) -> None:
         session = self.sessions.heard(peer)

@@ -54,11 +54,12 @@ class Slots:
 
     def claim(self) -> Slot | None:
         """A free slot to be filled, or None. Training thread."""
-        slot, self._ready = self._ready, None
-        if slot is None:
-            with self._lock:
-                slot = self._set_aside()
-                self._is_refused |= slot is None
+        if (slot := self._ready) is not None:
+            self._ready = None  # without the lock: the other thread sets it only where it is None
+            return slot
+        with self._lock:
+            slot = self._set_aside()
+            self._is_refused |= slot is None
         return slot
 
     def _set_aside(self) -> Slot | None:

@@ -93,7 +93,8 @@ class WeightsDesk:
             if not self._hand_over(session, newest):
                 session.transfer.is_hinted = True
                 self._send(session.peer, self._hint, CONTROL)
-                self._publisher.frames(newest, 0)  # made, once for all, while the first FETCH is on its way
+                if not newest.is_empty and session.backend not in WITHOUT_WEIGHTS:
+                    self._publisher.frames(newest, 0)  # made, once for all, while the first FETCH is on its way
         return bool(self._due)
 
     def _hand_over(self, session: Session, newest: Slot) -> bool:

@@ -89,7 +89,7 @@ def test_a_candidate_that_is_not_finite_is_dropped_in_its_own_answer_alone(monke
 
 def test_as_many_leases_as_fit_into_the_time_are_asked_for_and_one_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = welcome(SCORES)
-    for precision, expected in (("int8", range(2, 10**6)), ("float32", range(1, 2))):
+    for precision, expected in (("int8", range(2, 9)), ("float32", range(1, 2))):
         backend = ready(precision)
         assert backend.most_together == 1, "nothing is known yet"
         backend.score(leases()[0], begun)

@@ -155,6 +155,17 @@ def test_a_request_over_another_connection_is_answered(trainer: Trainer, scorer:
     assert receive(other.weights, Weights)[1].bucket == 0
 
 
+def test_a_beat_that_tells_of_weights_which_were_sent_was_asked_for_and_counts_against_nobody(
+    trainer: Trainer, scorer: Scorer
+) -> None:
+    version = trainer.push(1)
+    scorer.take(version)
+    peer = scorer.session.peer  # type: ignore[attr-defined]
+    told = [Heartbeat(0, of, (), 0) for of in (V0, version, version, None)]
+    counts = [trainer.call(lambda beat=beat: trainer.service._on_heartbeat(peer, beat)) for beat in told]
+    assert counts == [False, True, False, False], "what was not sent last, the news, what is known, nothing"
+
+
 def test_only_a_window_comes_unasked(trainer: Trainer, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.weights_desk.WINDOW", 4)
     version = trainer.push(1)

@@ -101,6 +101,24 @@ def test_prepare_can_see_that_the_training_thread_stands_still() -> None:
     feeder.stop()
 
 
+def test_nobody_waits_for_the_batch_after_the_one_that_was_waited_for() -> None:
+    gate, seen, second = threading.Event(), [], threading.Event()
+
+    def prepare(step: int) -> int:
+        assert gate.wait(WITHIN_S)
+        seen.append(feeder.is_awaited)
+        if step == 1:
+            second.set()
+        return step
+
+    feeder = Feeder(prepare, 0, 2, ahead=2, at_a_time=2, wake=gate.set)
+    feeder.start()
+    feeder.get(0)
+    assert second.wait(WITHIN_S)
+    feeder.stop()
+    assert seen == [True, False]
+
+
 def test_a_batch_in_stock_costs_no_wait() -> None:
     second = threading.Event()
 

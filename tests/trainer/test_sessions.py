@@ -20,7 +20,7 @@ def test_a_scorer_that_is_quick_holds_more_leases_and_fewer_again_when_it_is_not
     sessions = Sessions(TERMS, pool, publisher, lambda *message: None, collections.Counter())
     issuing = Issuing(TERMS, pool, sessions, lambda *message: None)
     for number in (1, 2):
-        hello = Hello(PROTOCOL_VERSION, "", f"s{number}", number, "cpu", "int8", "synthetic", {}, 0, 0)
+        hello = Hello(PROTOCOL_VERSION, "", f"s{number}", number, "cpu", "int8", "torch", {}, 0, 0)
         welcome = TERMS.welcome(number, wire="float32", weights_port=0, version=None)
         sessions.begin(f"s{number}".encode(), hello, welcome)
     quick, slow = sessions
@@ -40,6 +40,18 @@ def test_a_scorer_that_is_quick_holds_more_leases_and_fewer_again_when_it_is_not
     assert pool.holders.credits == 2 * TERMS.leases_per_scorer
 
 
+@pytest.mark.parametrize(("precision", "backend"), [("float32", "torch"), ("int8", "proxy")])
+def test_whoever_does_one_lease_at_a_time_holds_no_more_however_quick(precision: str, backend: str) -> None:
+    pool = make_pool(chunk_size=CHUNK, chunks_per_step=4, max_staleness=9, stop_step=99)
+    publisher = Publisher(torch.nn.Linear(1, 1), None, GENERATION, num_slots=0)
+    sessions = Sessions(TERMS, pool, publisher, lambda *message: None, collections.Counter())
+    issuing = Issuing(TERMS, pool, sessions, lambda *message: None)
+    hello = Hello(PROTOCOL_VERSION, "", "s", 1, "cpu", precision, backend, {}, 0, 0)
+    session = sessions.begin(b"s", hello, TERMS.welcome(1, wire="float32", weights_port=0, version=None))
+    issuing.note_chunk(session, 0.0)
+    assert pool.holders.credits == TERMS.leases_per_scorer
+
+
 @pytest.mark.parametrize(("max_staleness", "held"), [(20, [4, 2, 0]), (4, [2, 2, 1])])
 def test_quick_scorers_leave_room_for_others_whatever_becomes_of_them(max_staleness: int, held: list[int]) -> None:
     pool = make_pool(chunk_size=CHUNK, chunks_per_step=1, max_staleness=max_staleness, stop_step=99)
@@ -48,7 +60,7 @@ def test_quick_scorers_leave_room_for_others_whatever_becomes_of_them(max_stalen
     issuing = Issuing(TERMS, pool, sessions, lambda *message: None)
     pool.announce(Version(GENERATION, 0))
     for number in (1, 2, 3):
-        hello = Hello(PROTOCOL_VERSION, "", f"s{number}", number, "cpu", "int8", "synthetic", {}, 0, 0)
+        hello = Hello(PROTOCOL_VERSION, "", f"s{number}", number, "cpu", "int8", "torch", {}, 0, 0)
         welcome = TERMS.welcome(number, wire="float32", weights_port=0, version=None)
         session = sessions.begin(f"s{number}".encode(), hello, welcome)
         for _ in range(3):
