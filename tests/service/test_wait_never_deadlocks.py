@@ -56,7 +56,7 @@ class Scorers:
             process.stdin.flush()
 
     def codes(self, index: int) -> list[str]:
-        lines = self._outputs[index].read_text().splitlines()
+        lines = self._outputs[index].read_text().split("\n")[:-1]  # the last one may not be whole yet
         return [line.removeprefix("code ") for line in lines if line.startswith("code ")]
 
     def next_code(self, index: int, before: int) -> str:
