@@ -63,7 +63,7 @@ class Terms:
 
     @property
     def longest_held_s(self) -> float:
-        """In which a scorer answers a lease behind as many as it holds of each rank."""
+        """In which a scorer answers a lease behind `leases_per_scorer` of each rank; one once quick may hold more."""
         return (self.leases_per_scorer * self.num_ranks + 2) * self.lease_s
 
     @property

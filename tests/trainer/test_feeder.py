@@ -17,59 +17,51 @@ def test_batches_come_in_order_of_their_steps() -> None:
     feeder.stop()
 
 
-def test_the_next_batch_is_prepared_while_the_present_one_is_used_and_no_more_than_that() -> None:
-    prepared: list[int] = []
-    reached = {step: threading.Event() for step in range(4)}
+class Noted:
+    """Prepares a step's number, and notes which ones were prepared."""
 
-    def prepare(step: int) -> int:
-        prepared.append(step)
-        reached[step].set()
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.reached = {step: threading.Event() for step in range(9)}
+
+    def __call__(self, step: int) -> int:
+        self.steps.append(step)
+        self.reached[step].set()
         return step
 
+
+def test_the_next_batch_is_prepared_while_the_present_one_is_used_and_no_more_than_that() -> None:
+    prepare = Noted()
     feeder = Feeder(prepare, 0, 4)
     feeder.start()
     assert feeder.get(0) == 0
-    assert reached[1].wait(WITHIN_S), "step 1 is prepared without anybody asking for it"
+    assert prepare.reached[1].wait(WITHIN_S), "step 1 is prepared without anybody asking for it"
     feeder.stop()
-    assert prepared == [0, 1]
+    assert prepare.steps == [0, 1]
 
 
 def test_several_batches_are_prepared_ahead_where_that_is_asked_for() -> None:
-    prepared: list[int] = []
-    reached = {step: threading.Event() for step in range(9)}
-
-    def prepare(step: int) -> int:
-        prepared.append(step)
-        reached[step].set()
-        return step
-
+    prepare = Noted()
     feeder = Feeder(prepare, 0, 9, ahead=3)
     feeder.start()
-    assert reached[2].wait(WITHIN_S), "nobody has asked for any"
+    assert prepare.reached[2].wait(WITHIN_S), "nobody has asked for any"
     assert feeder.get(0) == 0
-    assert reached[3].wait(WITHIN_S)
+    assert prepare.reached[3].wait(WITHIN_S)
     feeder.stop()
-    assert prepared == [0, 1, 2, 3]
+    assert prepare.steps == [0, 1, 2, 3]
 
 
 def test_two_batches_are_prepared_one_after_the_other_once_both_are_missing() -> None:
-    prepared: list[int] = []
-    reached = {step: threading.Event() for step in range(9)}
-
-    def prepare(step: int) -> int:
-        prepared.append(step)
-        reached[step].set()
-        return step
-
+    prepare = Noted()
     feeder = Feeder(prepare, 0, 9, ahead=2, at_a_time=2)
     feeder.start()
-    assert reached[1].wait(WITHIN_S), "nobody has asked for any"
+    assert prepare.reached[1].wait(WITHIN_S), "nobody has asked for any"
     assert feeder.get(0) == 0
-    assert not reached[2].wait(0.1), "one is still there"
+    assert not prepare.reached[2].wait(0.1), "one is still there"
     assert feeder.get(1) == 1
-    assert reached[3].wait(WITHIN_S)
+    assert prepare.reached[3].wait(WITHIN_S)
     feeder.stop()
-    assert prepared == [0, 1, 2, 3]
+    assert prepare.steps == [0, 1, 2, 3]
 
 
 def test_an_error_in_prepare_is_raised_where_the_batch_is_asked_for() -> None:
