@@ -28,7 +28,8 @@ class Mailbox:
     def post(self, task: Callable[[], object]) -> None:
         """Never blocks; nothing happens once the mailbox is closed."""
         self._tasks.append(task)
-        self.wake()
+        if not self._awake:  # `wake` asks too: a call less costs a push microseconds less
+            self.wake()
 
     def wake(self) -> None:
         if not self._awake:  # a lost race costs one superfluous byte, never a lost wake-up: the flag falls first

@@ -19,21 +19,35 @@ def give_way() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+class Elsewhere:
+    """Sends one thread to the cores that `TALKING_CORES` names, and back to its own. Made and called on that thread.
+
+    `run` names the scorers' cores there when it pins a trainer to its own: what talks to scorers, and what selects
+    where that is little, then takes nothing of the core that trains.
+    """
+
+    def __init__(self) -> None:
+        self._own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        self._named: set[int] = set()
+        self._is_away = False
+        with contextlib.suppress(ValueError):  # not numbers
+            self._named = {int(core) for core in os.environ.get(TALKING_CORES, "").split(",")}
+
+    def go(self, wanted: bool) -> None:
+        """Go there or, if that is not wanted, come back; nothing where no cores are named."""
+        if not self._own or not self._named or wanted == self._is_away:
+            return
+        self._is_away = wanted
+        with contextlib.suppress(OSError):  # no such cores here: it stays where it is
+            os.sched_setaffinity(0, self._named if wanted else self._own)
+
+
 @contextlib.contextmanager
 def talking_cores() -> Iterator[None]:
-    """Threads started inside may use the cores that `TALKING_CORES` names too, beside those of the calling thread.
-
-    `run` names the scorers' cores there when it pins a trainer to its own: what talks to scorers then takes less of the
-    core that trains.
-    """
-    named = os.environ.get(TALKING_CORES)
-    if not named or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    own = os.sched_getaffinity(0)
-    with contextlib.suppress(OSError, ValueError):  # no such cores here: they stay where they are
-        os.sched_setaffinity(0, own | {int(core) for core in named.split(",")})
+    """Threads started inside run on the cores that `TALKING_CORES` names instead of those of the calling thread."""
+    elsewhere = Elsewhere()
+    elsewhere.go(True)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, own)
+        elsewhere.go(False)

@@ -23,7 +23,7 @@ class Scored:
             uniform, so this is an unbiased estimate of the loss over the data.
         accuracy: of the candidates not dropped, in [0, 1]; NaN without any, or where targets are not class indices.
         tau: `variance_reduction_tau` of the gradient-norm bounds of the candidates not dropped; NaN where there is no
-            such bound.
+            such bound. All three are NaN where nobody asked for them.
         num: B.
         errors, features: (B, C) softmax - onehot and (B, D) inputs of the head, float16 on the CPU, if asked for.
     """
@@ -49,7 +49,8 @@ def scored_parts(
 
     Args:
         names: the scores wanted.
-        rows: (B,) float32 by name: these scores, EXTREMES, "loss", "correct" and "gradient-norm"; NaN where unknown.
+        rows: (B,) float32 by name: these scores, EXTREMES and, where they are wanted, "loss", "correct" and
+            "gradient-norm"; NaN where unknown.
         sizes: candidates of each part, one part after the other; B together.
         errors, features: see `Scored`.
     """
@@ -76,18 +77,21 @@ def _scored(
     if not kept_B.all():
         rows = {name: row_B[kept_B] for name, row_B in own.items()}
         own = {name: np.where(kept_B, own[name], np.float32(math.nan)) for name in names}
-    losses = rows["loss"]
-    are_finite = np.isfinite(losses)
     return Scored(
         scores={name: torch.from_numpy(own[name]) for name in names},
         dropped=torch.from_numpy(~kept_B),
-        loss_mean=_mean(losses if are_finite.all() else losses[are_finite]),
-        accuracy=_mean(rows["correct"]),
-        tau=_tau(rows["gradient-norm"]),
+        loss_mean=_mean_finite(rows["loss"]) if "loss" in rows else math.nan,
+        accuracy=_mean(rows["correct"]) if "correct" in rows else math.nan,
+        tau=_tau(rows["gradient-norm"]) if "gradient-norm" in rows else math.nan,
         num=len(kept_B),
         errors=errors,
         features=features,
     )
+
+
+def _mean_finite(values: np.ndarray) -> float:
+    are_finite = np.isfinite(values)
+    return _mean(values if are_finite.all() else values[are_finite])
 
 
 def _mean(values: np.ndarray) -> float:

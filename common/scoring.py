@@ -25,7 +25,7 @@ from common.selection.scores import check_logits, check_targets, minimal_margin_
 
 # Scores of (B, C) logits; "loss" is the model's, and the one that any output can have.
 SCORES = ("mms", "loss", "entropy", "gradient-norm")
-_FIGURES = ("loss", "correct", "gradient-norm")  # computed for every chunk, asked for or not
+_FIGURES = ("loss", "correct", "gradient-norm")  # of which means are told beside the scores
 
 
 def score_candidates(
@@ -76,11 +76,13 @@ def score_parts(
     precision: str = "float32",
     embeddings: bool = False,
     forward: Callable[[Tensor], Any] | None = None,
+    figures: bool = True,
 ) -> list[Scored]:
     """As `score_candidates` in one forward pass, but said of each part for itself.
 
     Args:
         sizes: candidates of each part, one part after the other; B together.
+        figures: whether mean loss, accuracy and tau are wanted; without they are NaN, which is quicker.
     """
     if unknown := [name for name in names if name not in SCORES]:
         raise ConfigError(f"unknown score {unknown[0]!r}; available: {', '.join(SCORES)}")
@@ -95,7 +97,8 @@ def score_parts(
         outputs = compute(inputs)
         logits_BC = _logits(outputs, len(targets))
         _check_fit(names, model, head, logits_BC, targets)
-        rows = _rows(names, model, head, outputs, logits_BC, targets)
+        wanted = tuple(dict.fromkeys((*names, *EXTREMES, *(_FIGURES if figures else ()))))
+        rows = _rows(wanted, model, head, outputs, logits_BC, targets)
         factors = _factors(model, logits_BC, targets, caught) if embeddings else (None, None)
     return scored_parts(names, rows, sizes, *factors)
 
@@ -115,13 +118,12 @@ def _rows(
     logits_BC: Tensor | None,
     targets: Tensor,
 ) -> dict[str, np.ndarray]:
-    """(B,) float32 each: the scores wanted, the extremes and the figures; NaN for a figure that there is not."""
-    wanted = dict.fromkeys((*names, *EXTREMES, *_FIGURES))
+    """(B,) float32 each, by name; NaN for a figure that there is not."""
     classes_B = targets.long() if targets.ndim == 1 and not targets.is_floating_point() else None
     rows: dict[str, np.ndarray] = {}
     if logits_BC is not None and logits_BC.shape[1] > 1:
         absent = frozenset() if classes_B is not None else NEED_TARGETS
-        fused = [name for name in wanted if name not in absent and (name != "loss" or own_loss(model) is None)]
+        fused = [name for name in names if name not in absent and (name != "loss" or own_loss(model) is None)]
         weight_CD = head.weight if "mms" in names else None
         scores = fused_scores(fused, logits_BC, weight_CD=weight_CD, targets_B=classes_B)
         rows = {name: row_B.numpy() for name, row_B in scores.items()}
@@ -129,15 +131,16 @@ def _rows(
         rows = dict.fromkeys(EXTREMES, _on_cpu(logits_BC[:, 0]))
         if "mms" in names:
             rows["mms"] = _on_cpu(minimal_margin_score(logits_BC, head.weight))
-        if classes_B is not None:
+        if "correct" in names and classes_B is not None:
             rows["correct"] = _on_cpu((logits_BC[:, 0] > 0) == (classes_B > 0))
-    if "loss" not in rows:
+    if "loss" not in rows and ("loss" in names or logits_BC is None):
         with evaluating(model):
             rows["loss"] = _on_cpu(per_sample_loss(model, outputs, targets))
     if logits_BC is None:
         rows |= dict.fromkeys(EXTREMES, rows["loss"])
-    nothing_B = np.full(len(targets), math.nan, dtype=np.float32)
-    return {name: rows.get(name, nothing_B) for name in wanted}
+    if len(missing := [name for name in names if name not in rows]):
+        rows |= dict.fromkeys(missing, np.full(len(targets), math.nan, dtype=np.float32))
+    return {name: rows[name] for name in names}
 
 
 def _on_cpu(values_B: Tensor) -> np.ndarray:

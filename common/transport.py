@@ -21,6 +21,7 @@ from typing import Protocol
 import zmq
 
 from common.mailbox import Mailbox
+from common.portions import Portions
 from common.receiving import receive
 from common.scheduling import give_way
 from common.security import Security
@@ -35,7 +36,7 @@ Frames = Sequence[bytes | memoryview]
 
 ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 TICK_S, STALLED_S, CATCH_UP_S, STUCK_S = 0.1, 1.0, 2.0, 30.0
-PORTION_S = 0.002  # between two portions of a long piece of work
+IDLE_S = 0.0002  # without work: there is no backlog
 NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
 _send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
 
@@ -55,10 +56,13 @@ class Handler(Protocol):
 class IOThread:
     """Owns the sockets of a process. Open before `start`; `send` only on the thread itself; `post` from anywhere.
 
+    `post(task)` has `task` run on this thread soon and never blocks.
+
     Args:
         security: what guards tcp; without it only ipc can be opened.
         gives_way: to a thread that computes on the same core: what a wake-up interrupts there costs more than the few
             milliseconds for which a message then waits.
+        hold: called when there is work after a while without any, before it is done; may take milliseconds.
     """
 
     def __init__(
@@ -70,20 +74,22 @@ class IOThread:
         tick_s: float = TICK_S,
         security: Security | None = None,
         gives_way: bool = False,
+        hold: Callable[[], None] = lambda: None,
     ) -> None:
         self._handler = handler
-        self._gives_way = gives_way
+        self._gives_way, self._hold = gives_way, hold
         self._tick_s = tick_s
         self._security = security
         self._gate = security if isinstance(security, Gate) else None
         self._mailbox = Mailbox()
+        self.post = self._mailbox.post
         self._own = Sockets(max_frame_bytes, security, self._mailbox.wake_fd)
         self.events = self._own.inflow.events
         self._sockets, self._channels, self._polled = self._own.by_channel, self._own.channels, self._own.polled
         self._stopping = self._is_reported = False
-        self._next_tick = self._next_portion = 0.0
-        self._portion: Callable[[], bool] | None = None
-        self._ticked_at = time.monotonic()
+        self._next_tick = 0.0
+        self._portions = Portions()
+        self._ticked_at = self._done_at = time.monotonic()
         self.alive = False  # from `start` until the thread has closed its sockets; any thread reads it
         self.error: BaseException | None = None
         self.busy_s = 0.0  # time this thread spent working rather than polling
@@ -127,15 +133,16 @@ class IOThread:
         """Seconds since the last tick: large where a handler hangs. Any thread."""
         return time.monotonic() - self._ticked_at
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it runs and comes round. Any thread."""
+        return self.alive and time.monotonic() - self._ticked_at <= STUCK_S
+
     def check(self) -> None:
         """Have the log say, once, what a handler is at that never returns. Any thread."""
         if self.age_s > STUCK_S and self.alive and not self._is_reported:
             self._is_reported = True
             reported(f"the thread {self._thread.name} has not come round for {self.age_s:.0f} s: nobody is heard")
-
-    def post(self, task: Callable[[], object]) -> None:
-        """Have `task` run on the I/O thread soon. Never blocks; any thread."""
-        self._mailbox.post(task)
 
     def tick_within(self, seconds: float) -> None:
         """Have the next tick come sooner. On the I/O thread only, also in a tick."""
@@ -147,14 +154,7 @@ class IOThread:
         In one piece it would keep the interpreter from a thread that computes, for milliseconds. On the I/O thread
         only; replaces what was being spread before.
         """
-        self._portion, self._next_portion = portion, 0.0
-        self._do_portion(time.monotonic())
-
-    def _do_portion(self, now: float) -> None:
-        if self._portion is not None and now >= self._next_portion:
-            self._next_portion = now + PORTION_S
-            if not self._portion():
-                self._portion = None
+        self._portions.begin(portion)
 
     def rest(self, seconds: float) -> None:
         """Have this thread do nothing for a moment, which does not count as work. On the I/O thread only."""
@@ -228,7 +228,8 @@ class IOThread:
                 self._next_tick = started + self._tick_s
                 self._ticked_at = started
                 self._tick(started)
-            self.busy_s += time.monotonic() - started
+            self._done_at = time.monotonic()
+            self.busy_s += self._done_at - started
             if self._stopping and not self._mailbox:
                 return
 
@@ -247,15 +248,17 @@ class IOThread:
 
     def _serve(self, timeout_s: float) -> float:
         """Wait for work and do it: what was posted, then one message of each socket. Returns when the wait was over."""
-        if self._portion is not None:
-            timeout_s = min(timeout_s, PORTION_S)
-        polled = zmq.zmq_poll(self._polled, max(0, int(timeout_s * 1000) + 1))  # the mailbox's descriptor first
+        timeout_ms = max(0, int(self._portions.within(timeout_s) * 1000) + 1)
+        polled = zmq.zmq_poll(self._polled, timeout_ms)  # the mailbox's descriptor first
         started = time.monotonic()
+        if started - self._done_at > IDLE_S:
+            self._hold()
+            started = time.monotonic()
         woken = bool(polled) and polled[0][0] == self._mailbox.wake_fd
         self._mailbox.run(woken=woken)
         for own, _ in polled[woken:]:
             self._receive(own)
-        self._do_portion(started)
+        self._portions.go_on(started)
         return started
 
     def _receive(self, own: "zmq.Socket[bytes]") -> None:

@@ -81,8 +81,9 @@ def reported(words: str) -> str:
 def stacks() -> str:
     """A line for each thread, the innermost call first: `feeder: pool.py:174 wait < sourcing.py:151 prepare < …`."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    found = sorted((names.get(ident, f"thread {ident}"), frame) for ident, frame in sys._current_frames().items())
-    return "\n".join(f"  {name}: {' < '.join(_calls(frame))}" for name, frame in found)
+    found = {ident: _calls(frame) for ident, frame in sys._current_frames().items()}
+    lines = (f"  {names.get(ident, f'thread {ident}')}: {' < '.join(calls)}" for ident, calls in found.items())
+    return "\n".join(sorted(lines))
 
 
 def _calls(frame: FrameType | None) -> list[str]:

@@ -96,17 +96,27 @@ class Replica:
         sizes: Sequence[int],
         embeddings: bool = False,
         exact: bool = False,
+        figures: bool = True,
     ) -> list[Scored]:
         """All scores of some chunks in one forward pass; `inputs` as the source prepared them, on any device.
 
         Args:
             sizes: of the chunks, one after the other.
             exact: by the master, in float32: to judge the form by.
+            figures: see `common.scoring.score_parts`.
         """
         inputs, targets = inputs.to(self._device), targets.to(self._device)
         if not exact:
             self._calibration.before(inputs)
         forward = None if exact or self.form.precision == "float32" else self.form
         return score_parts(
-            self._model, self._head, inputs, targets, names, sizes, embeddings=embeddings, forward=forward
+            self._model,
+            self._head,
+            inputs,
+            targets,
+            names,
+            sizes,
+            embeddings=embeddings,
+            forward=forward,
+            figures=figures,
         )

@@ -22,6 +22,7 @@ from scorer.staging import StagedWeights
 
 TOGETHER_S = 0.05  # that leases take together, at the most: half of what a trainer has a quick scorer hold
 MOST_TOGETHER = 8  # however short they are: they need their memory at the same time
+FIGURES_S = 0.1  # between two passes of a quick scorer that tell mean loss, accuracy and tau
 
 
 class TorchBackend:
@@ -54,6 +55,7 @@ class TorchBackend:
         self.precision = precision
         self._may_join = precision != "float32" and not compile  # a captured pass wants chunks of one size
         self._chunk_s = 0.0  # that one took of late
+        self._figured_at = 0.0  # by time.perf_counter
         self._readers = Readers(options, resident(self._source, options.data_device, device))
         self._generation: int | None = None
         self.version: Version | None = None
@@ -90,8 +92,11 @@ class TorchBackend:
         inputs, sizes = self._source.prepare(samples.inputs.to(self.device)), [lease.num for lease in leases]
         is_audit = any(lease.is_audit for lease in leases)
         embeddings = welcome.embeddings and not is_audit
-        scored = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, embeddings)
+        figures = not self._may_join or started - self._figured_at >= FIGURES_S
+        scored = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, embeddings, figures=figures)
         over = time.perf_counter()
+        if figures:
+            self._figured_at = started
         exact: Sequence[Scored | None] = [None] * len(leases)
         if is_audit and self.precision != "float32":
             exact = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, exact=True)

@@ -22,8 +22,8 @@ class Turns:
         """What is next; leases stay in their inbox, everything else is taken out.
 
         Args:
-            most: leases to do together. No more than half of what there is and will be: the answers to them bring new
-                ones, which must not be waited for.
+            most: leases to do together. Half of what there is and will be, the larger one: the answers to them bring
+                new ones, which must not be waited for.
         """
         in_session = [(inbox.welcome, inbox) for inbox in inboxes if inbox.welcome is not None]
         for welcome, inbox in in_session:
@@ -38,7 +38,7 @@ class Turns:
             return Work(inbox.take_feedback(), welcome, resident)
         if due is None:
             return None
-        num = min(most, (len(leases) + self._num_last) // 2)
+        num = min(most, (len(leases) + self._num_last + 1) // 2)
         along = _next_of_its_session(leases, num) if num > 1 and not due[0].lease.is_audit else ()
         self._num_last = 1 + len(along)
         return Work(due[0].lease, due[1], resident, along)

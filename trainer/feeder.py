@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from common.errors import PeerTimeout
+from common.scheduling import Elsewhere
 from common.waiting import Wait, joined
+from trainer.lull import Lull
 
 T = TypeVar("T")
 
 POLL_S = 0.2
 PARK_S = 10.0  # for a batch that is being read and selected
 END_S = 30.0
+LITTLE = 0.5  # of a lull: work that is done on the scorers' cores
 IDLE_S = 600.0  # for the training thread to come for a batch
 STORAGE = "it reads data: does the storage answer?"
 
@@ -32,6 +35,7 @@ class Feeder(Generic[T]):
         at_a_time: once it has stopped it begins when so many are missing, and makes them one after the other: what the
             first of them brings into the caches, where a training step on the same core had driven it out, is there for
             the others.
+        lull: of the training thread, ended by `get`; what fits into one waits for it, unless that batch is awaited.
         wake: called, on the training thread, when it starts to wait: prepare may give up waiting for better.
     """
 
@@ -43,11 +47,13 @@ class Feeder(Generic[T]):
         *,
         ahead: int = 1,
         at_a_time: int = 1,
+        lull: Lull | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._prepare = prepare
         self._steps = range(start_step, stop_step)
         self._ahead, self._at_a_time = ahead, at_a_time
+        self._lull = Lull() if lull is None else lull
         self._wake = wake
         self._changed = threading.Condition()
         self._ready: dict[int, T] = {}
@@ -60,6 +66,7 @@ class Feeder(Generic[T]):
         self.waited_until = 0.0  # end of the last wait, by time.perf_counter
         self.busy_s = 0.0  # that its thread computed, waits left out
         self._busy_before_s = 0.0
+        self._began_at = 0.0  # with the batches that it makes in one go, by time.perf_counter
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
 
     def start(self) -> None:
@@ -123,6 +130,7 @@ class Feeder(Generic[T]):
         """
         with self._changed:
             if step in self._ready:
+                self._lull.end()
                 return self._take(step)
             self.is_awaited = True
         started = time.perf_counter()
@@ -140,6 +148,7 @@ class Feeder(Generic[T]):
             self.is_awaited = False
             self.waited_until = time.perf_counter()
             self.waited_s += self.waited_until - started
+            self._lull.end(self.waited_until - started)
 
     def _take(self, step: int) -> T:
         """With the lock held. Does not wake its thread for nothing."""
@@ -154,13 +163,12 @@ class Feeder(Generic[T]):
         return len(self._ready) <= self._ahead - self._at_a_time
 
     def _run(self) -> None:
+        elsewhere, self._began_at = Elsewhere(), time.perf_counter()
         try:
             for step in self._steps:
-                with self._changed:
-                    if self._is_parked or len(self._ready) >= self._ahead:
-                        self._wait_while(lambda: self._is_parked or not self._is_due)
-                    if self.stopping:
-                        return
+                self._await_turn(elsewhere)
+                if self.stopping:
+                    return
                 prepared = self._prepare(step)
                 self.busy_s = self._busy_before_s + time.thread_time()
                 with self._changed:
@@ -175,6 +183,18 @@ class Feeder(Generic[T]):
             with self._changed:
                 self._rests = True
                 self._changed.notify_all()
+
+    def _await_turn(self, elsewhere: Elsewhere) -> None:
+        """Until enough batches are missing and training can spare the interpreter."""
+        if not self._is_parked and len(self._ready) < self._ahead:
+            return
+        work_s = time.perf_counter() - self._began_at
+        elsewhere.go(work_s <= LITTLE * self._lull.lasted_s)
+        with self._changed:
+            self._wait_while(lambda: self._is_parked or not self._is_due)
+        if not self.is_awaited:
+            self._lull.wait(work_s)
+        self._began_at = time.perf_counter()
 
     def _wait_while(self, holds: Callable[[], bool]) -> None:
         """With the lock held; ends when the run does. What is waited for is the training thread's to do."""

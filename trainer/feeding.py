@@ -1,5 +1,7 @@
-"""The feeders of a run: what the feeder thread does for each step, put together from the options."""
+"""Where the batches of a run come from: link, feeder and what the feeder does, put together from the options."""
 
+import time
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -22,11 +24,63 @@ from trainer.curves import UniformCandidates
 from trainer.feeder import Feeder
 from trainer.fresh import FreshCandidates, FreshSelecting, FreshSourcing
 from trainer.link import ScorerLink
+from trainer.lull import Lull
 from trainer.plan import Plan
 from trainer.ranks.group import Group
 from trainer.sourcing import PlainBatches, ShippedBatches, StaleSourcing
 
 AHEAD_ON_GPU = 3
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Who makes the batches of a run, and who scores their candidates.
+
+    Attributes:
+        feeder: has them ready, or candidates for `fresh` to score.
+        sourcing: what the feeder's thread does for each step.
+        link: to the scorers; None where there are none.
+        fresh: scores on the training thread; None in stale mode.
+    """
+
+    feeder: Feeder[Batch | FreshCandidates]
+    sourcing: StaleSourcing | FreshSourcing
+    link: ScorerLink | None
+    fresh: FreshSelecting | None
+
+
+def make_supply(
+    options: TrainerOptions,
+    source: Source,
+    model: nn.Module,
+    head: nn.Linear,
+    plan: Plan,
+    assembly: Assembly,
+    group: Group,
+    lull: Lull,
+    *,
+    generation: int | None,
+    uniform: UniformCandidates,
+) -> Supply:
+    """Everything that stands behind the training thread.
+
+    Args:
+        lull: of the training thread: when the others had better work.
+        generation: of this start of the run, see `trainer.stream.SelectedBatches`.
+        uniform: gets figures of the candidates that are scored here.
+    """
+    gatherer = make_gatherer(options, source, next(model.parameters()).device, group.shard)
+    if options.needs_scorers:
+        started = generation if generation is not None else group.share(int(time.time()))
+        link = ScorerLink(options, source, model, head, plan, started, assembly, group, lull)
+        if assembly.histories is not None:
+            assembly.histories.learner = link.learn
+        return Supply(*_stale_feeder(options, gatherer, plan, assembly, link, lull), link, None)
+    sourcing = _fresh_sourcing(options, gatherer, plan, assembly)
+    ahead, at_a_time = _ahead(options, sourcing.device)
+    feeder = Feeder(sourcing.prepare, 0, options.steps, ahead=ahead, at_a_time=at_a_time, lull=lull)
+    fresh = _fresh_selecting(options, source, assembly, sourcing, gatherer, model, head, uniform, group)
+    return Supply(feeder, sourcing, None, fresh)
 
 
 def make_gatherer(options: TrainerOptions, source: Source, device: torch.device, shard: Shard = WHOLE) -> Gatherer:
@@ -38,7 +92,7 @@ def make_gatherer(options: TrainerOptions, source: Source, device: torch.device,
     return Gatherer(source, candidates, plain, device)
 
 
-def make_fresh_sourcing(options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly) -> FreshSourcing:
+def _fresh_sourcing(options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly) -> FreshSourcing:
     """Candidates read ahead: all of a step's for a pool, none for a stream or for what needs no candidates."""
     kind, needs_scores = options.entry.kind, options.entry.needs_scorer
     return FreshSourcing(
@@ -51,7 +105,7 @@ def make_fresh_sourcing(options: TrainerOptions, gatherer: Gatherer, plan: Plan,
     )
 
 
-def make_fresh_selecting(
+def _fresh_selecting(
     options: TrainerOptions,
     source: Source,
     assembly: Assembly,
@@ -95,14 +149,8 @@ def _fresh_form(
     return make_form(model, head, precision, compile=options.compile and compiles(precision))
 
 
-def make_fresh_feeder(options: TrainerOptions, sourcing: FreshSourcing) -> Feeder[Batch | FreshCandidates]:
-    """Plain batches, and candidates for the training thread to score."""
-    ahead, at_a_time = _ahead(options, sourcing.device)
-    return Feeder(sourcing.prepare, 0, options.steps, ahead=ahead, at_a_time=at_a_time)
-
-
-def make_stale_feeder(
-    options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly, link: ScorerLink
+def _stale_feeder(
+    options: TrainerOptions, gatherer: Gatherer, plan: Plan, assembly: Assembly, link: ScorerLink, lull: Lull
 ) -> tuple[Feeder[Batch | FreshCandidates], StaleSourcing]:
     """Batches selected out of what scorers sent, and who makes them."""
     feeder: Feeder[Batch]
@@ -127,7 +175,7 @@ def make_stale_feeder(
         on_used=link.audits.choose,
     )
     ahead, at_a_time = _ahead(options, gatherer.device)
-    feeder = Feeder(stale.prepare, 0, options.steps, ahead=ahead, at_a_time=at_a_time, wake=link.pool.wake)
+    feeder = Feeder(stale.prepare, 0, options.steps, ahead=ahead, at_a_time=at_a_time, lull=lull, wake=link.pool.wake)
     return cast(Feeder[Batch | FreshCandidates], feeder), stale
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,19 +23,26 @@ class Learner:
     Args:
         model: on its device; wrapped or not. Of several ranks it is not wrapped, and gets rank 0's parameters.
         group: the ranks whose gradients are averaged; each draws from generators of its own.
+        before_backward: called in each step.
 
     Attributes:
         step: trains on one batch, see `trainer.stepping.make_step`.
         ballot: what several ranks vote with in each step.
     """
 
-    def __init__(self, options: TrainerOptions, model: nn.Module, group: Group = ALONE) -> None:
+    def __init__(
+        self,
+        options: TrainerOptions,
+        model: nn.Module,
+        group: Group = ALONE,
+        before_backward: Callable[[], None] = lambda: None,
+    ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self._optimizer = build_optimizer(options, model.parameters(), capturable=options.step.capture)
         self._schedule = build_schedule(self._optimizer, options, options.steps)
         self.ballot = Ballot(model, group) if group.size > 1 else None
-        self.step = make_step(model, self._optimizer, self._schedule, options, self.ballot)
+        self.step = make_step(model, self._optimizer, self._schedule, options, self.ballot, before_backward)
         torch.manual_seed(options.seed + group.rank)  # dropout and the like
         model.train()
 

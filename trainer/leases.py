@@ -25,6 +25,7 @@ from common.protocol import pack_mask, unpack_mask
 Wanted = np.ndarray | None  # (n,) bool: positions of a chunk that want a score; None for all
 
 
+READY_STEPS = 2  # steps' worth of chunks that may be ready
 BUSY_STEPS = 4  # steps' worth of chunks that keep any scorers busy
 
 
@@ -167,12 +168,15 @@ class LeaseBook:
     def most_unconsumed(self, credits: int) -> int:
         """Chunks leased or ready at once: two steps' worth, and what keeps the scorers busy, at most four steps'."""
         per_step = self.pace.chunks_per_step
-        return 2 * per_step + min(credits, BUSY_STEPS * per_step)
+        return READY_STEPS * per_step + min(credits, BUSY_STEPS * per_step)
 
     @property
     def most_ahead(self) -> int:
-        """Leases beyond which scorers would take them from each other, or hold what is too stale when it is used."""
-        return self.pace.chunks_per_step * min(BUSY_STEPS, self.pace.max_staleness // 2)
+        """Leases beyond which scorers would take them from each other, or hold what is too stale when it is used.
+
+        A step's worth of all that may be unconsumed at once is left to whoever comes later.
+        """
+        return self.pace.chunks_per_step * min(READY_STEPS + BUSY_STEPS - 1, self.pace.max_staleness // 2)
 
     def accept(self, session: int, lease: int) -> Outstanding | None:
         """The lease that a result belongs to, now ready; None (counted) if it is late, foreign or a duplicate."""

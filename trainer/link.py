@@ -21,6 +21,7 @@ from trainer.agreed import audits_of, histories_by_position, ships_all, terms_of
 from trainer.assembly import Assembly
 from trainer.leases import LeaseBook
 from trainer.link_figures import LinkFigures
+from trainer.lull import Lull
 from trainer.plan import Plan
 from trainer.pool import Pool
 from trainer.publisher import NUM_SLOTS, Publisher
@@ -58,6 +59,7 @@ class ScorerLink:
         generation: int,
         assembly: Assembly,
         group: Group = ALONE,
+        lull: Lull | None = None,
     ) -> None:
         check_listen(group, options.listen)
         self.options = options
@@ -72,6 +74,9 @@ class ScorerLink:
             exact=options.candidates != "auto",
         )
         slots, silence_s = NUM_SLOTS if group.is_first else 0, options.service.silence_s
+        # Other ranks may stand still for a version while this one need not, and then waits for them in its step.
+        is_exact = options.fallback == "wait" or (self.ships_all and group.size > 1)
+        self._push_wait_s = silence_s if is_exact else 0.0
         self._publisher = Publisher(unwrap(model), head, generation, num_slots=slots, silence_s=silence_s)
         terms = terms_of(options, source, model, generation, assembly, group.shard)
         histories, order = assembly.histories, assembly.selector.order
@@ -87,6 +92,7 @@ class ScorerLink:
             max_frame_bytes=terms.frame_limits,
             security=self._security,
             gives_way=True,
+            hold=(lull or Lull()).wait,
         )
         self.figures = LinkFigures(
             self.service, self._publisher, self.pool, self.watching, self.audits, self._io, self._security
@@ -149,19 +155,14 @@ class ScorerLink:
 
     def push(self, step: int) -> None:
         """Copy the weights as they are after `step` optimiser steps and have them announced; rank 0 does it for all."""
-        self._check_alive()
+        if not self._io.is_well:
+            self._check_alive()
         if not self.group.is_first:
             self._io.post(lambda: self.service.follow(Version(self._generation, step)))
             return
         self.service.push_wanted = False
-        # Other ranks may stand still for this version while this one need not, and then waits for them in its step.
-        exact = self.options.fallback == "wait" or (self.ships_all and self.group.size > 1)
-        slot = self._publisher.push(
-            step,
-            wire=self.service.weights.wire,
-            wait_s=self.options.service.silence_s if exact else 0.0,
-            is_wanted=self.service.weights.is_wanted,
-        )
+        weights = self.service.weights
+        slot = self._publisher.push(step, wire=weights.wire, wait_s=self._push_wait_s, is_wanted=weights.is_wanted)
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))
 

@@ -30,6 +30,7 @@ def train_step(
     options: LearningOptions,
     forward: Callable[[Tensor], Any] | None = None,
     ballot: Ballot | None = None,
+    before_backward: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Forward, backward of mean(weights · losses), clip, step. Never waits for the device.
 
@@ -37,9 +38,12 @@ def train_step(
         forward: the model's forward pass in another form; the model itself by default. With a ballot it is one that
             averages gradients over the ranks.
         ballot: what the ranks vote with; None where there is one rank.
+        before_backward: called once the loss is known.
     """
     optimizer.zero_grad(set_to_none=True)
-    result = take_gradients(model, batch.inputs, batch.targets, batch.weights, options, forward or model, ballot)
+    result = take_gradients(
+        model, batch.inputs, batch.targets, batch.weights, options, forward or model, ballot, before_backward
+    )
     if ballot is not None:
         ballot.count(batch.step)
     optimizer.step()
@@ -55,11 +59,13 @@ def take_gradients(
     options: LearningOptions,
     forward: Callable[[Tensor], Any],
     ballot: Ballot | None = None,
+    before_backward: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Forward, backward, clip: everything between `zero_grad` and the optimiser's step."""
     outputs = forward(inputs)
     losses = per_sample_loss(model, outputs, targets, options.optim.label_smoothing)
     loss = (weights * losses).mean()
+    before_backward()
     if ballot is None:
         loss.backward()
     else:

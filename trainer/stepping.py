@@ -29,12 +29,14 @@ def make_step(
     schedule: LRScheduler,
     options: TrainerOptions,
     ballot: Ballot | None = None,
+    before_backward: Callable[[], None] = lambda: None,
 ) -> Step:
     """What the loop calls for each batch; see `trainer.step.train_step` for what it does.
 
     Args:
         optimizer: from `build_optimizer` with the same options; to be captured, its rate must be a tensor.
         ballot: of this model, where there are several ranks.
+        before_backward: called in each step once its loss is known; not in captured ones.
 
     Raises:
         ConfigError: this device does not offer what is asked for.
@@ -42,7 +44,7 @@ def make_step(
     device = next(model.parameters()).device
     forward = _forward(model if ballot is None else ballot.model, options, device)
     if not options.step.capture:
-        return lambda batch: train_step(model, optimizer, schedule, batch, options, forward, ballot)
+        return lambda batch: train_step(model, optimizer, schedule, batch, options, forward, ballot, before_backward)
     if ballot is not None:
         raise ConfigError("--step.capture records the step of a single rank, and there are several; leave it off")
     if device.type != "cuda":

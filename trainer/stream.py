@@ -3,6 +3,7 @@
     with SelectedBatches(options, source, model, scorers=1) as batches:
         for batch in batches:
             losses = F.cross_entropy(model(batch.inputs), batch.targets, reduction="none")
+            batches.backward_begins()  # optional
             (batch.weights * losses).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -31,22 +32,14 @@ from trainer.batch import Batch
 from trainer.curves import UniformCandidates
 from trainer.feedback import Feedback
 from trainer.feeder import Stopped
-from trainer.feeding import (
-    make_fresh_feeder,
-    make_fresh_selecting,
-    make_fresh_sourcing,
-    make_gatherer,
-    make_stale_feeder,
-)
+from trainer.feeding import make_supply
 from trainer.figures import Figures
-from trainer.fresh import FreshSelecting, FreshSourcing
 from trainer.health import Watched, health_of
 from trainer.ledger import Ledger
-from trainer.link import ScorerLink
+from trainer.lull import Lull
 from trainer.plan import Plan
 from trainer.ranks.group import Group
 from trainer.run_ahead import RunAhead
-from trainer.sourcing import StaleSourcing
 from trainer.state import BatchesState
 from trainer.tally import Tally
 from trainer.waits import await_first_scores, wait_for_batch
@@ -92,9 +85,6 @@ class SelectedBatches:
         check_model(model, source.sample, head, name=options.model)
         group = Group.current() if group is None else group
         self._num_local_scorers = scorers if options.needs_scorers and group.is_first else 0
-        self._link: ScorerLink | None = None
-        self._fresh: FreshSelecting | None = None
-        sourcing: StaleSourcing | FreshSourcing
         self._batch: Batch | None = None
         self._stopped = False
         self._closing = contextlib.ExitStack()
@@ -106,24 +96,25 @@ class SelectedBatches:
         uniform = UniformCandidates()
         device = next(model.parameters()).device
         self._run_ahead = RunAhead.of(device) if options.needs_scorers else RunAhead(None)
-        gatherer = make_gatherer(options, source, device, group.shard)
-        if options.needs_scorers:
-            started = generation if generation is not None else group.share(int(time.time()))
-            self._link = ScorerLink(options, source, model, head, self.plan, started, assembly, group)
-            if assembly.histories is not None:
-                assembly.histories.learner = self._link.learn
-            self._feeder, sourcing = make_stale_feeder(options, gatherer, self.plan, assembly, self._link)
-        else:
-            sourcing = make_fresh_sourcing(options, gatherer, self.plan, assembly)
-            self._feeder = make_fresh_feeder(options, sourcing)
-            self._fresh = make_fresh_selecting(
-                options, source, assembly, sourcing, gatherer, model, head, uniform, group
-            )
+        self._lull = Lull(device.type == "cpu")
+        supply = make_supply(
+            options,
+            source,
+            model,
+            head,
+            self.plan,
+            assembly,
+            group,
+            self._lull,
+            generation=generation,
+            uniform=uniform,
+        )
+        self._feeder, self._link, self._fresh = supply.feeder, supply.link, supply.fresh
         self.tally = Tally(
             options, source, assembly.selector, self._feeder, uniform, link=self._link, fresh=self._fresh
         )
         self.watched = Watched(options, self.tally, self._feeder, assembly.selector, self._link)
-        self._state = BatchesState(self._feeder, sourcing, assembly, self._link, self.tally)
+        self._state = BatchesState(self._feeder, supply.sourcing, assembly, self._link, self.tally)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -161,6 +152,10 @@ class SelectedBatches:
                 )
 
     # -- the training thread ------------------------------------------------------------------------------------------
+
+    def backward_begins(self) -> None:
+        """The forward pass of this step is over. Optional: on a CPU selection then disturbs training less."""
+        self._lull.begin()
 
     def step(self, losses: Tensor | None = None) -> None:
         """One optimiser step is complete: count it and push weights when due.

@@ -51,7 +51,7 @@ class Training:
     ) -> None:
         self.run = run
         self.batches = batches
-        self.learner = Learner(run.options, model, group)
+        self.learner = Learner(run.options, model, group, batches.backward_begins)
         self.record = Record(run, batches, source, self.learner, stopping.is_late if stopping else lambda: False)
         self.checkpoints = Checkpoints(run.folder, run.options.checkpoint, group)
         batches.watched.checkpoints = self.checkpoints

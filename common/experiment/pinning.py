@@ -14,15 +14,15 @@ Cores = tuple[int, ...] | None  # numbers of cores; None: wherever the system li
 
 @dataclass(frozen=True)
 class Pinning:
-    """Cores by process; those of a scorer that computes on a GPU are None."""
+    """Cores by process; those of a scorer that computes on a GPU are None.
+
+    Attributes:
+        talking: for threads of trainers that talk to scorers, instead of their trainer's cores; empty: those.
+    """
 
     trainers: tuple[Cores, ...] = (None,)  # by rank
     scorers: tuple[Cores, ...] = ()  # of scorer-0, scorer-1, ...
-
-    @property
-    def talking(self) -> tuple[int, ...]:
-        """Cores that threads of a trainer which talk to scorers may use beside their own: the scorers'."""
-        return tuple(sorted({core for cores in self.scorers for core in cores or ()}))
+    talking: tuple[int, ...] = ()
 
     @property
     def words(self) -> str | None:
@@ -42,8 +42,8 @@ def pin(options: RunOptions, layout: Layout, allowed: tuple[int, ...]) -> Pinnin
     """Cores of their own for trainers and, where there are enough, for each scorer that computes on the CPU.
 
     A process gets as many as it has threads, on a GPU one. Spare ones are rank 0's: a trainer has a thread that reads
-    and selects and some that talk to scorers, which may use the scorers' cores too (`Pinning.talking`). Where cores do
-    not suffice, scorers share those that trainers leave.
+    and selects and some that talk to scorers. Without spare ones those talk on the scorers' cores. Where cores do not
+    suffice, scorers share those that trainers leave.
     Nothing is pinned where no scorer computes on the CPU, on larger machines, and where nothing is left for scorers.
 
     Args:
@@ -62,7 +62,7 @@ def pin(options: RunOptions, layout: Layout, allowed: tuple[int, ...]) -> Pinnin
     for place, index in enumerate(on_cpu):
         enough = len(scoring) == threads * len(on_cpu)
         scorers[index] = scoring[place * threads : (place + 1) * threads] if enough else scoring
-    return Pinning(_shared_out(training, needed), tuple(scorers))
+    return Pinning(_shared_out(training, needed), tuple(scorers), () if len(training) > sum(needed) else scoring)
 
 
 def find_pinning(options: RunOptions, layout: Layout) -> Pinning:

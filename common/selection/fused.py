@@ -13,6 +13,7 @@ from torch import Tensor
 from common.selection.scores import check_logits, check_targets, check_weight, margin_distance
 
 ROWS = ("mms", "entropy", "loss", "gradient-norm", "correct", "highest", "lowest")
+_OF_SHARES = frozenset({"entropy", "loss", "gradient-norm"})  # of the softmax
 NEED_TARGETS = frozenset({"loss", "gradient-norm", "correct"})
 _NO_SHARE = -87.0  # e to this is nothing beside 1, and the last that exp computes on its fast path
 # Elements of a tile: on a CPU it should stay in the cache of a core, on a GPU it should be worth a kernel's start.
@@ -57,12 +58,12 @@ def fused_scores(
         check_targets(targets_B, logits_BC)
     width = max(logits_BC.shape[1], 0 if weight_CD is None else weight_CD.shape[1])
     num_rows = max(1, (_CPU_TILE if logits_BC.device.type == "cpu" else _GPU_TILE) // width)
-    targets_B1 = None if targets_B is None else targets_B.long()[:, None]
+    targets_B1 = None if targets_B is None or not needing else targets_B.long()[:, None]
     tiles = []
     for start in range(0, max(1, len(logits_BC)), num_rows):
         part = slice(start, start + num_rows)
         targets = None if targets_B1 is None else targets_B1[part]
-        tiles.append(_reductions(logits_BC[part], weight_CD, targets, "entropy" in names))
+        tiles.append(_reductions(logits_BC[part], weight_CD, targets, names))
     reduced = {
         name: torch.cat([tile[name] for tile in tiles]) if len(tiles) > 1 else tiles[0][name] for name in tiles[0]
     }
@@ -72,15 +73,22 @@ def fused_scores(
 
 
 def _reductions(
-    logits_BC: Tensor, weight_CD: Tensor | None, targets_B1: Tensor | None, entropy: bool
+    logits_BC: Tensor, weight_CD: Tensor | None, targets_B1: Tensor | None, names: Collection[str]
 ) -> dict[str, Tensor]:
-    """(B,) float32 sums over the classes of one tile. The largest logit is set apart: the rest would round away."""
+    """(B,) float32 sums over the classes of one tile. The largest logit is set apart: the rest would round away.
+
+    No more than the names need: each operation takes a small model's scorer as long as a hundred rows do.
+    """
     others_BC = logits_BC.to(torch.float32, copy=True)
     high_B1, top_B1 = others_BC.max(dim=1, keepdim=True)  # the first of equal ones, on every device
     rows = {"highest": high_B1[:, 0], "lowest": others_BC.amin(dim=1)}
+    shares = not _OF_SHARES.isdisjoint(names)
     if targets_B1 is not None:
-        rows["of target"] = others_BC.gather(1, targets_B1)[:, 0]
         rows["correct"] = (top_B1 == targets_B1)[:, 0].to(torch.float32)
+        if shares:
+            rows["of target"] = others_BC.gather(1, targets_B1)[:, 0]
+    if weight_CD is None and not shares:
+        return rows
     others_BC.scatter_(1, top_B1, -math.inf)
     if weight_CD is not None:
         second_B1: Tensor
@@ -90,29 +98,33 @@ def _reductions(
         )
         rows["second"] = next_B1[:, 0]
         rows["norm of normal"] = torch.linalg.vector_norm(normals_BD, dim=1)
+    if not shares:
+        return rows
     others_BC.sub_(high_B1).clamp_(min=_NO_SHARE)  # 0 · -inf would be NaN in the entropy
     exp_BC = others_BC.exp()  # nothing in the place of the largest, which stands for 1
     rows["sum of exp"] = exp_BC.sum(dim=1)
-    if targets_B1 is not None:
+    if "gradient-norm" in names:
         rows["norm of exp"] = torch.linalg.vector_norm(exp_BC, dim=1)
-    if entropy:
+    if "entropy" in names:
         rows["sum of products"] = others_BC.mul_(exp_BC).sum(dim=1)
     return rows
 
 
 def _finish(reduced: dict[str, Tensor]) -> dict[str, Tensor]:
     """The scores from sums over the classes, (B,) each, on the CPU: so little that a GPU's kernels would only wait."""
-    rows = {name: reduced[name] for name in ("highest", "lowest")}
-    sum_B = reduced["sum of exp"]
-    total_B, log_total_B = 1 + sum_B, sum_B.log1p()
+    rows: dict[str, Tensor] = {name: reduced[name] for name in ("highest", "lowest", "correct") if name in reduced}
     if "norm of normal" in reduced:
         rows["mms"] = margin_distance(reduced["highest"] - reduced["second"], reduced["norm of normal"])
+    if "sum of exp" not in reduced:
+        return rows
+    sum_B = reduced["sum of exp"]
+    total_B, log_total_B = 1 + sum_B, sum_B.log1p()
     if "sum of products" in reduced:
         rows["entropy"] = log_total_B - reduced["sum of products"] / total_B
     if "of target" in reduced:
         below_B = reduced["of target"] - reduced["highest"]
         rows["loss"] = log_total_B - below_B
-        rows["correct"] = reduced["correct"]
+    if "norm of exp" in reduced:
         # ||softmax - onehot||: the target's share is what it leaves to the others. Where it is not the largest, its
         # part is subtracted from sums that hold a 1: no cancellation.
         hit_B, of_target_B, norm_B = reduced["correct"] == 1, below_B.exp(), reduced["norm of exp"]

@@ -59,8 +59,15 @@ class Trainee:
         self.model = make_model(options, self.source).to(self.device)
         self.optimizer = build_optimizer(options, self.model.parameters(), capturable=options.step.capture)
         self.schedule = build_schedule(self.optimizer, options, options.steps)
-        self.train_step = make_step(self.model, self.optimizer, self.schedule, options)
+        self.advancing: SelectedBatches | None = None  # of the arm whose turn it is
+        self.train_step = make_step(
+            self.model, self.optimizer, self.schedule, options, before_backward=self._before_backward
+        )
         self.model.train()
+
+    def _before_backward(self) -> None:
+        if self.advancing is not None:
+            self.advancing.backward_begins()
 
 
 class Arm:
@@ -76,6 +83,7 @@ class Arm:
         """Steps as the trainer's loop makes them: get the batch, train, push when due. Returns the seconds taken."""
         started = time.perf_counter()
         trainee = self._trainee
+        trainee.advancing = self.batches
         for _ in range(steps):
             batch = next(self._batches)
             result = trainee.train_step(batch)

@@ -8,10 +8,11 @@
     gap_fraction     on a GPU, share of stale steps in which no kernel or copy of the trainer runs, between steps or
                      within, less that share of uniform steps, both traced by CUPTI                      at most .01
 
-Each process has a core of its own and computes in one thread; as under `run`, the threads that talk to scorers may use
-the scorer's core too. Candidates per selected sample for the first three: as many as leave the scorer a quarter of its
-time, 10 at most, in one chunk. Ratios are medians over pairs of short blocks in turns, as a shared machine changes its
-pace from second to second. They mean little where other things run meanwhile: quartiles and the load are printed.
+Each process has a core of its own and computes in one thread; as under `run`, the threads that talk to scorers use the
+scorer's core, and so does what reads and selects where that is little. Candidates per selected sample for the first
+three: as many as leave the scorer a quarter of its time, 10 at most, in one chunk. Ratios are medians over pairs of
+short blocks in turns, as a shared machine changes its pace from second to second. They mean little where other things
+run meanwhile: quartiles and the load are printed.
 """
 
 import argparse

@@ -42,6 +42,7 @@ from trainer.plan import Plan
 from trainer.publisher import WIRES, Wire
 
 SIZES = (1, 25, 100)  # million parameters
+PAIRS = {1: 75, 25: 15, 100: 15}  # by size: a push of the smallest takes a quarter of a millisecond
 NUM_BUFFERS = 2  # as many as a publisher fills in turns
 
 
@@ -50,21 +51,29 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="bench_weights", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, help="million parameters (with --quick: 1)")
     parser.add_argument("--wires", nargs="+", choices=WIRES, default=list(WIRES), help="dtypes of the wire")
-    parser.add_argument("--pairs", type=int, help="pairs for each ratio (default 15, with --quick 2)")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        help="pairs for each ratio (default 75 of the smallest model, 15 of others, with --quick 2)",
+    )
     parser.add_argument("--device", default="cpu", help="of trainer and scorer (default cpu)")
     parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing")
     chosen = parser.parse_args(argv)
-    num_pairs = chosen.pairs or (2 if chosen.quick else 15)
+    pairs = {size: chosen.pairs or (2 if chosen.quick else num) for size, num in PAIRS.items()}
     sizes = chosen.sizes or ([1] if chosen.quick else list(SIZES))
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
 
     cores = Cores.pick()
-    result: dict[str, Any] = {"bench": "weights", "load_before": os.getloadavg(), "pairs": num_pairs}
+    result: dict[str, Any] = {
+        "bench": "weights",
+        "load_before": os.getloadavg(),
+        "pairs": [pairs[size] for size in sizes],
+    }
     for size, wire in itertools.product(sizes, chosen.wires):
         with opened_sides(size, wire, chosen.device, cores) as sides:
             name = f"{size}m_{wire}"
-            rows, ratios = sides.measure(num_pairs)
+            rows, ratios = sides.measure(pairs[size])
         print_table(f"{size} million parameters, {wire} on the wire, {chosen.device}", rows)
         result |= {f"{key}_{name}": value for key, value in ratios.items()}
     for key in ("stall_ratio", "latency_ratio"):

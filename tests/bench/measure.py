@@ -30,7 +30,7 @@ class Cores:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """The calling thread as `run` pins a trainer: on its core, and what talks to scorers on theirs too."""
+        """The calling thread as `run` pins a trainer: on its core, and what talks to scorers on theirs."""
         before = os.environ.pop(TALKING_CORES, None)
         if self.scorer is not None:
             os.environ[TALKING_CORES] = str(self.scorer)

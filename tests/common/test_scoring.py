@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.errors import ConfigError
 from common.models.loss import per_sample_loss
-from common.scoring import SCORES, score_candidates
+from common.scoring import SCORES, score_candidates, score_parts
 from common.selection.scores import cross_entropy_score, entropy_score, gradient_norm_bound, minimal_margin_score
 
 
@@ -119,6 +119,20 @@ def test_loss_and_accuracy_come_without_being_asked_for(model, batch):
     assert scored.scores == {}
     assert math.isfinite(scored.loss_mean)
     assert 0 <= scored.accuracy <= 1
+
+
+@pytest.mark.parametrize("names", [["mms"], ["loss"], list(SCORES), []])
+def test_without_figures_the_scores_are_the_same(names, model, batch):
+    inputs, targets = batch
+    whole, quick = (
+        score_parts(model, model.head, inputs, targets, names, [len(targets)], figures=figures)[0]
+        for figures in (True, False)
+    )
+    assert quick.scores.keys() == whole.scores.keys() == set(names)
+    assert all(map(torch.equal, quick.scores.values(), whole.scores.values()))
+    assert torch.equal(quick.dropped, whole.dropped)
+    assert math.isnan(quick.loss_mean) == ("loss" not in names)
+    assert math.isnan(quick.tau) == ("gradient-norm" not in names)
 
 
 def test_the_model_is_left_as_it_was_with_each_training_flag_its_own(model, batch):

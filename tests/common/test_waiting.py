@@ -71,6 +71,18 @@ def test_a_deep_stack_is_cut_to_its_innermost_calls() -> None:
     assert line.count(" < ") == 12
 
 
+def test_two_threads_of_one_name_have_a_line_each() -> None:
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait, args=(60,), name="a twin") for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    found = [line for line in stacks().splitlines() if line.startswith("  a twin: ")]
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+
+
 def test_sigusr1_writes_the_stacks_while_the_interpreter_is_held() -> None:
     code = """
 import ctypes, signal

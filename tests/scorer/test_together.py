@@ -48,7 +48,10 @@ def answered(answer: Candidates) -> Candidates:
 @pytest.mark.parametrize(
     "changes", [{}, {"transfer": "payload"}, {"transfer": "payload", "best_k": 5}, {"embeddings": True}], ids=str
 )
-def test_answers_are_those_of_each_lease_by_itself(precision: str, changes: dict[str, object]) -> None:
+def test_answers_are_those_of_each_lease_by_itself(
+    precision: str, changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer.torch_backend, "FIGURES_S", 0.0)
     backend, begun = ready(precision, **changes), welcome(SCORES, **changes)
     backend.score(leases()[0], begun)  # calibrates
     together = backend.score_together(leases(), begun)
@@ -70,6 +73,23 @@ def test_answers_are_those_of_each_lease_by_itself(precision: str, changes: dict
             assert (mine is None) == (theirs is None)
             if mine is not None:
                 np.testing.assert_allclose(mine.as_numpy(), theirs.as_numpy(), atol=2e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_quick_scorer_tells_means_now_and_then_and_in_float32_always(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, begun = ready(precision), welcome(("mms",))
+    told = []
+    for figures_s in (0.0, 60.0, 0.0):
+        monkeypatch.setattr(scorer.torch_backend, "FIGURES_S", figures_s)
+        for lease, answer in zip(leases()[:2], backend.score_together(leases()[:2], begun), strict=True):
+            got = answered(answer)
+            got.check(lease, begun)
+            told.append([getattr(got, name) is not None for name in ("loss_mean", "accuracy", "tau")])
+            assert len(got.finite_scores()) == 1
+    seldom = [precision == "float32"] * 3
+    assert told == [[True] * 3, [True] * 3, seldom, seldom, [True] * 3, [True] * 3]
 
 
 def test_a_candidate_that_is_not_finite_is_dropped_in_its_own_answer_alone(monkeypatch: pytest.MonkeyPatch) -> None:

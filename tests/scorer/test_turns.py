@@ -38,9 +38,17 @@ def test_half_of_the_leases_are_scored_together_and_new_ones_are_on_their_way_me
     assert taken(turns, [own], 8) == []
 
 
-@pytest.mark.parametrize(("num", "most"), [(1, 8), (2, 8), (3, 8), (6, 1)])
+@pytest.mark.parametrize(("num", "most"), [(1, 8), (2, 8), (6, 1)])
 def test_a_lease_is_alone_where_there_are_few_or_one_is_wanted_at_a_time(num: int, most: int) -> None:
     assert taken(Turns(), [inbox(0, range(1, num + 1))], most) == [1]
+
+
+def test_of_an_odd_number_the_larger_half_comes_first_and_then_the_rest() -> None:
+    turns, own = Turns(), inbox(0, [1, 2, 3, 4, 5])
+    assert taken(turns, [own], 8) == [1, 2, 3]
+    for number in (1, 2, 3):
+        del own.leases[number]
+    assert taken(turns, [own], 8) == [4, 5], "nobody waits for those that are on their way"
 
 
 def test_no_more_than_the_backend_wants() -> None:
@@ -51,7 +59,7 @@ def test_no_rank_waits_for_what_is_due_later_at_another_one() -> None:
     first, second = inbox(0, [1, 3, 4, 5]), inbox(1, [2, 6, 7, 8])
     assert taken(Turns(), [first, second], 8) == [1], "2 is the other's, and is due next"
     del second.leases[2]
-    assert taken(Turns(), [first, second], 8) == [1, 3, 4]
+    assert taken(Turns(), [first, second], 8) == [1, 3, 4, 5]
 
 
 def test_an_audit_is_by_itself() -> None:
@@ -62,5 +70,5 @@ def test_an_audit_is_by_itself() -> None:
 def test_only_leases_that_the_resident_weights_may_serve_are_counted() -> None:
     turns, own = Turns(), inbox(0, [1, 2, 3], oldest_step=9)
     own.leases |= inbox(0, [4, 5, 6, 7, 8], oldest_step=10).leases
-    assert taken(turns, [own], 8, version(9)) == [1]
+    assert taken(turns, [own], 8, version(9)) == [1, 2]
     assert taken(Turns(), [own], 8, version(10)) == [1, 2, 3, 4]

@@ -1,13 +1,18 @@
 """The feeder: one batch ahead, waits counted, errors handed over, a bounded end."""
 
+import os
 import threading
+import time
 
 import pytest
 
 from common.errors import PeerTimeout
-from trainer.feeder import Feeder, Stopped
+from common.scheduling import TALKING_CORES
+from trainer.feeder import LITTLE, Feeder, Stopped
+from trainer.lull import Lull
 
 WITHIN_S = 10.0
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def test_batches_come_in_order_of_their_steps() -> None:
@@ -62,6 +67,89 @@ def test_two_batches_are_prepared_one_after_the_other_once_both_are_missing() ->
     assert prepare.reached[3].wait(WITHIN_S)
     feeder.stop()
     assert prepare.steps == [0, 1, 2, 3]
+
+
+def held_feeder(prepare: Noted, monkeypatch: pytest.MonkeyPatch, **more: int) -> tuple[Feeder[int], Lull]:
+    """A feeder beside a training step whose backward pass takes long; it has been asked for step 0."""
+    monkeypatch.setattr("trainer.lull.MOST_S", 60.0)
+    lull = Lull()
+    feeder = Feeder(prepare, 0, 9, lull=lull, **more)
+    feeder.start()
+    assert prepare.reached[more.get("ahead", 1) - 1].wait(WITHIN_S)
+    lull.begin()
+    time.sleep(0.1)
+    assert feeder.get(0) == 0
+    return feeder, lull
+
+
+def test_the_next_batch_is_prepared_in_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Noted()
+    feeder, lull = held_feeder(prepare, monkeypatch)
+    assert not prepare.reached[1].wait(0.1), "the forward pass is not over"
+    lull.begin()
+    assert prepare.reached[1].wait(WITHIN_S)
+    feeder.stop()
+
+
+def test_a_batch_that_is_awaited_is_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Noted()
+    feeder, lull = held_feeder(prepare, monkeypatch)
+    lull.begin()
+    assert feeder.get(1) == 1
+    assert feeder.get(2) == 2, "a loop that asks without a backward pass"
+    feeder.stop()
+
+
+def test_batches_that_take_longer_than_a_backward_pass_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Noted()
+
+    def slowly(step: int) -> int:
+        time.sleep(0.05)
+        return prepare(step)
+
+    lull = Lull()
+    monkeypatch.setattr("trainer.lull.MOST_S", 60.0)
+    feeder = Feeder(slowly, 0, 9, lull=lull)
+    feeder.start()
+    assert prepare.reached[0].wait(WITHIN_S)
+    lull.begin()
+    assert feeder.get(0) == 0
+    assert prepare.reached[1].wait(WITHIN_S)
+    feeder.stop()
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores and pinning")
+def test_little_work_is_done_on_the_scorers_core_and_much_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TALKING_CORES, str(CORES[1]))
+    cores: list[set[int]] = []
+    busy_s = 0.0
+
+    def prepare(step: int) -> int:
+        cores.append(os.sched_getaffinity(0))
+        time.sleep(busy_s)
+        return step
+
+    def train(step: int) -> None:
+        feeder.get(step)
+        lull.begin()
+        time.sleep(0.1)
+
+    lull = Lull()
+    feeder = Feeder(prepare, 0, 20, lull=lull)
+    os.sched_setaffinity(0, {CORES[0]})
+    try:
+        feeder.start()
+        for step in range(4):
+            train(step)
+        assert cores[0] == {CORES[0]}, "nothing is known yet"
+        assert cores[-1] == {CORES[1]}
+        busy_s = 0.1 * LITTLE * 2
+        for step in range(4, 8):
+            train(step)
+        assert cores[-1] == {CORES[0]}
+    finally:
+        os.sched_setaffinity(0, CORES)
+        feeder.stop()
 
 
 def test_an_error_in_prepare_is_raised_where_the_batch_is_asked_for() -> None:

@@ -19,7 +19,7 @@ from trainer.step import StepResult, train_step
 def make(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Learner:
     """A learner whose model draws from every generator; a step that would be captured is made as it comes."""
 
-    def make_step(model: Any, optimizer: Any, schedule: Any, options: Any, ballot: Any) -> Any:
+    def make_step(model: Any, optimizer: Any, schedule: Any, options: Any, *_: Any) -> Any:
         return lambda batch: train_step(model, optimizer, schedule, batch, options)
 
     monkeypatch.setattr(learner, "make_step", make_step)

@@ -17,6 +17,7 @@ from common.data.sources import open_source
 from common.models import build_model
 from trainer import loop, record
 from trainer.evaluate import evaluate
+from trainer.lull import Lull
 from trainer.pictures import write_pictures
 from trainer.stream import SelectedBatches
 
@@ -53,6 +54,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         signal.signal(number, handler)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return Finished(folder, rows, json.loads((folder / "summary.json").read_text()))
+
+
+def test_each_step_of_the_loop_says_when_its_backward_pass_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Lull] = []
+    monkeypatch.setattr(Lull, "begin", lambda lull: begun.append(lull))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    assert loop.main(TrainerOptions.model_validate({**OPTIONS, "out": tmp_path / "run"})) == 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert len(begun) == 20
 
 
 def test_every_row_carries_what_was_done_so_far(finished: Finished) -> None:

@@ -52,7 +52,7 @@ def test_whoever_does_one_lease_at_a_time_holds_no_more_however_quick(precision:
     assert pool.holders.credits == TERMS.leases_per_scorer
 
 
-@pytest.mark.parametrize(("max_staleness", "held"), [(20, [4, 2, 0]), (4, [2, 2, 1])])
+@pytest.mark.parametrize(("max_staleness", "held"), [(20, [5, 1, 0]), (4, [2, 2, 1])])
 def test_quick_scorers_leave_room_for_others_whatever_becomes_of_them(max_staleness: int, held: list[int]) -> None:
     pool = make_pool(chunk_size=CHUNK, chunks_per_step=1, max_staleness=max_staleness, stop_step=99)
     publisher = Publisher(torch.nn.Linear(1, 1), None, GENERATION, num_slots=0)

@@ -49,6 +49,22 @@ def test_a_step_in_bf16_computes_nearly_the_same_and_keeps_parameters_in_float32
     torch.testing.assert_close(result.losses, expected.losses, atol=0.05, rtol=0.05)
 
 
+def test_it_is_said_when_the_backward_pass_begins() -> None:
+    model = make_model()
+    options = TrainerOptions.model_validate({"batch_size": B, "steps": 20})
+    optimizer = build_optimizer(options, model.parameters())
+    found: list[bool] = []
+
+    def before_backward() -> None:
+        found.append(all(parameter.grad is None for parameter in model.parameters()))
+
+    step = make_step(model, optimizer, build_schedule(optimizer, options), options, before_backward=before_backward)
+    for number in range(3):
+        step(make_batch(number))
+    assert found == [True] * 3
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_only_batches_of_the_usual_size_go_through_what_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[int] = []
 

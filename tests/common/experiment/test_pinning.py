@@ -23,6 +23,17 @@ def test_every_process_gets_cores_of_its_own_and_the_trainer_those_to_spare() ->
     assert pinned(4, threads=2) == ((0, 1), (2, 3))
 
 
+@pytest.mark.parametrize(
+    ("cores", "options", "expected"),
+    [(2, {}, (1,)), (2, {"scorers": 2}, (1,)), (4, {"threads": 2}, (2, 3)), (3, {}, ()), (2, {"mode": "fresh"}, ())],
+)
+def test_what_talks_goes_to_the_scorers_cores_where_none_are_to_spare(
+    cores: int, options: dict[str, object], expected: tuple[int, ...]
+) -> None:
+    run = RunOptions.model_validate({"threads": 1, **options})
+    assert pin(run, lay_out(run, 0), tuple(range(cores))).talking == expected
+
+
 def test_ranks_get_cores_of_their_own_too_and_rank_0_those_to_spare() -> None:
     assert pinned(4, trainers=2, scorers=2) == ((0,), (1,), (2,), (3,))
     assert pinned(4, trainers=2) == ((0, 1), (2,), (3,))
@@ -53,7 +64,7 @@ def test_larger_machines_and_scorers_on_gpus_are_left_to_the_system() -> None:
 def test_only_cores_that_the_run_may_use_are_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 3})
     options = RunOptions(threads=1)
-    assert find_pinning(options, lay_out(options, 0)) == Pinning(((3,),), ((7,),))
+    assert find_pinning(options, lay_out(options, 0)) == Pinning(((3,),), ((7,),), (7,))
 
 
 def test_the_pinning_is_put_in_words() -> None:

@@ -64,7 +64,11 @@ class Side:
     """An IOThread with its recorder."""
 
     def __init__(
-        self, tick_s: float = 0.02, max_frame_bytes: FrameLimits = 64 * MIB, security: Security | None = None
+        self,
+        tick_s: float = 0.02,
+        max_frame_bytes: FrameLimits = 64 * MIB,
+        security: Security | None = None,
+        hold: Callable[[], None] = lambda: None,
     ) -> None:
         self.recorder = Recorder()
         self.io = IOThread(
@@ -73,6 +77,7 @@ class Side:
             max_frame_bytes=max_frame_bytes,
             tick_s=tick_s,
             security=security if security is not None else Insecure(),
+            hold=hold,
         )
 
     def send(self, channel: Channel, frames: list[bytes], peer: bytes | None = None, *, track: bool = False) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from common.endpoints import weights_endpoint
-from common.transport import CONTROL, PORTION_S, WEIGHTS, Channel, IOThread
+from common.portions import PORTION_S
+from common.transport import CONTROL, IDLE_S, WEIGHTS, Channel, IOThread
 from tests.common.transport.sides import (
     MIB,
     TCP,
@@ -250,3 +251,33 @@ def test_portions_need_no_messages_to_go_on_and_new_work_replaces_the_old(
     num = len(old)
     until(lambda: len(new) == 4)
     assert len(old) == num
+
+
+def test_work_that_comes_after_a_quiet_while_is_held_and_a_backlog_is_not(
+    folder: Path, opened: contextlib.ExitStack
+) -> None:
+    held: list[bool] = []
+    free = threading.Event()
+
+    def hold() -> None:
+        held.append(True)
+        free.wait(WITHIN_S)
+
+    server, bound = trainer(opened, f"ipc://{folder}/t", tick_s=600.0, hold=hold)
+    opened.callback(free.set)
+    dealer = raw_dealer(opened, bound)
+    until(lambda: bool(held))
+    for _ in range(50):
+        dealer.send(b"a message")
+    time.sleep(0.05)
+    assert server.recorder.messages.empty(), "something was done while it was held"
+    assert server.recorder.ticks.empty()
+    free.set()
+    for _ in range(50):
+        server.recorder.next()
+    assert len(held) < 20, "each message of a backlog was held"
+    time.sleep(10 * IDLE_S)
+    held.clear()
+    dealer.send(b"after a quiet while")
+    server.recorder.next()
+    assert held
