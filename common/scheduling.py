@@ -22,6 +22,8 @@ def give_way() -> None:
 class Elsewhere:
     """Sends one thread to the cores that `TALKING_CORES` names, and back to its own. Made and called on that thread.
 
+    Threads that it starts while it is there stay there.
+
     `run` names the scorers' cores there when it pins a trainer to its own: what talks to scorers, and what selects
     where that is little, then takes nothing of the core that trains.
     """
@@ -37,9 +39,12 @@ class Elsewhere:
         """Go there or, if that is not wanted, come back; nothing where no cores are named."""
         if not self._own or not self._named or wanted == self._is_away:
             return
-        self._is_away = wanted
-        with contextlib.suppress(OSError):  # no such cores here: it stays where it is
+        try:
             os.sched_setaffinity(0, self._named if wanted else self._own)
+        except (OSError, ValueError, OverflowError):  # no such cores here: it stays where it is
+            self._named = set()
+        else:
+            self._is_away = wanted
 
 
 @contextlib.contextmanager

@@ -228,8 +228,7 @@ class IOThread:
                 self._next_tick = started + self._tick_s
                 self._ticked_at = started
                 self._tick(started)
-            self._done_at = time.monotonic()
-            self.busy_s += self._done_at - started
+            self.busy_s += time.monotonic() - started
             if self._stopping and not self._mailbox:
                 return
 
@@ -259,6 +258,7 @@ class IOThread:
         for own, _ in polled[woken:]:
             self._receive(own)
         self._portions.go_on(started)
+        self._done_at = time.monotonic()
         return started
 
     def _receive(self, own: "zmq.Socket[bytes]") -> None:

@@ -55,7 +55,7 @@ class TorchBackend:
         self.precision = precision
         self._may_join = precision != "float32" and not compile  # a captured pass wants chunks of one size
         self._chunk_s = 0.0  # that one took of late
-        self._figured_at = 0.0  # by time.perf_counter
+        self._figured_at: dict[int, float] = {}  # by rank, by time.perf_counter
         self._readers = Readers(options, resident(self._source, options.data_device, device))
         self._generation: int | None = None
         self.version: Version | None = None
@@ -92,11 +92,11 @@ class TorchBackend:
         inputs, sizes = self._source.prepare(samples.inputs.to(self.device)), [lease.num for lease in leases]
         is_audit = any(lease.is_audit for lease in leases)
         embeddings = welcome.embeddings and not is_audit
-        figures = not self._may_join or started - self._figured_at >= FIGURES_S
+        figures = not self._may_join or started - self._figured_at.get(welcome.rank, -FIGURES_S) >= FIGURES_S
         scored = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, embeddings, figures=figures)
         over = time.perf_counter()
         if figures:
-            self._figured_at = started
+            self._figured_at[welcome.rank] = started
         exact: Sequence[Scored | None] = [None] * len(leases)
         if is_audit and self.precision != "float32":
             exact = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, exact=True)

@@ -16,7 +16,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._has_learned = False  # the last work was feedback
-        self._num_last = 0  # leases of the last work, for which others are on their way
+        self._num_last = self._num_left = 0  # leases of the last work, and those that were left then
 
     def next_work(self, inboxes: Iterable[Inbox], resident: Version | None, most: int = 1) -> Work | None:
         """What is next; leases stay in their inbox, everything else is taken out.
@@ -38,9 +38,11 @@ class Turns:
             return Work(inbox.take_feedback(), welcome, resident)
         if due is None:
             return None
-        num = min(most, (len(leases) + self._num_last + 1) // 2)
+        on_way = max(0, self._num_last - max(0, len(leases) - self._num_left))  # for those of the last work
+        num = min(most, (len(leases) + on_way + 1) // 2)
         along = _next_of_its_session(leases, num) if num > 1 and not due[0].lease.is_audit else ()
         self._num_last = 1 + len(along)
+        self._num_left = len(leases) - self._num_last
         return Work(due[0].lease, due[1], resident, along)
 
 

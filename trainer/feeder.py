@@ -82,7 +82,7 @@ class Feeder(Generic[T]):
         with self._changed:
             self.stopping = True
             self._changed.notify_all()
-        self._wake()
+        self._hurry()
         if self._thread.ident is not None:
             joined(self._thread, Wait("the feeder's thread to end", END_S, STORAGE))
 
@@ -106,7 +106,7 @@ class Feeder(Generic[T]):
         """
         with self._changed:
             self._is_parked = True
-        self._wake()
+        self._hurry()
         try:
             with self._changed:
                 self._changed.notify_all()
@@ -134,7 +134,7 @@ class Feeder(Generic[T]):
                 return self._take(step)
             self.is_awaited = True
         started = time.perf_counter()
-        self._wake()
+        self._hurry()
         try:
             while True:
                 with self._changed:
@@ -150,6 +150,11 @@ class Feeder(Generic[T]):
             self.waited_s += self.waited_until - started
             self._lull.end(self.waited_until - started)
 
+    def _hurry(self) -> None:
+        """Have its thread wait no more for what would be better."""
+        self._lull.release()
+        self._wake()
+
     def _take(self, step: int) -> T:
         """With the lock held. Does not wake its thread for nothing."""
         batch = self._ready.pop(step)
@@ -163,8 +168,8 @@ class Feeder(Generic[T]):
         return len(self._ready) <= self._ahead - self._at_a_time
 
     def _run(self) -> None:
-        elsewhere, self._began_at = Elsewhere(), time.perf_counter()
         try:
+            elsewhere, self._began_at = Elsewhere(), time.perf_counter()
             for step in self._steps:
                 self._await_turn(elsewhere)
                 if self.stopping:

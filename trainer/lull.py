@@ -21,7 +21,7 @@ class Lull:
         is_kept: False where nobody is to wait.
 
     Attributes:
-        lasted_s: seconds of the last lull; 0 before there was one.
+        lasted_s: seconds of the shorter of the last two lulls, as an evaluation may make one long; 0 before the first.
     """
 
     def __init__(self, is_kept: bool = True) -> None:
@@ -29,7 +29,7 @@ class Lull:
         self._is_on = threading.Event()
         self._is_on.set()
         self._began_at: float | None = None  # by time.monotonic; None: not in this step
-        self._others_until = 0.0
+        self._others_until = self._last_s = 0.0
         self.lasted_s = 0.0
 
     def begin(self) -> None:
@@ -47,9 +47,14 @@ class Lull:
         if self._began_at is None:
             return
         now = time.monotonic()
-        self.lasted_s, self._began_at = now - self._began_at - waited_s, None
-        self._others_until = now + MOST_S
+        last_s = now - self._began_at - waited_s
+        self.lasted_s, self._last_s = min(last_s, self._last_s or last_s), last_s
+        self._began_at, self._others_until = None, now + MOST_S
         self._is_on.clear()
+
+    def release(self) -> None:
+        """Training stands still, or nobody is to wait for another reason: not again in this step. Any thread."""
+        self._is_on.set()
 
     def wait(self, work_s: float = 0.0) -> None:
         """Come back in a lull, or once this step's `MOST_S` are over; at once if work of that length exceeds a lull."""

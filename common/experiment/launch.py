@@ -89,7 +89,7 @@ def _members(
 
     def begin_rank(rank: int, name: str, resume: bool, environment: Environment) -> Child:
         own = told[rank].model_copy(update={"resume": resume})
-        told_of = {**environment, TALKING_CORES: ",".join(map(str, pinning.talking)) or None}
+        told_of = {**environment, TALKING_CORES: ",".join(map(str, pinning.talking[rank])) or None}
         return children.start("trainer", name, own, pinning.trainers[rank], told_of, of_rank("trainer.log", rank))
 
     def scorer(name: str, device: str, cores: Cores) -> Member:

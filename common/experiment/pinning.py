@@ -17,12 +17,12 @@ class Pinning:
     """Cores by process; those of a scorer that computes on a GPU are None.
 
     Attributes:
-        talking: for threads of trainers that talk to scorers, instead of their trainer's cores; empty: those.
+        talking: by rank, for threads of a trainer that talk to scorers, instead of its own cores; empty: those.
     """
 
     trainers: tuple[Cores, ...] = (None,)  # by rank
     scorers: tuple[Cores, ...] = ()  # of scorer-0, scorer-1, ...
-    talking: tuple[int, ...] = ()
+    talking: tuple[tuple[int, ...], ...] = ((),)
 
     @property
     def words(self) -> str | None:
@@ -35,7 +35,8 @@ class Pinning:
 
 def unpinned(layout: Layout) -> Pinning:
     """Everybody wherever the system likes."""
-    return Pinning((None,) * len(layout.trainers), (None,) * len(layout.scorers))
+    num = len(layout.trainers)
+    return Pinning((None,) * num, (None,) * len(layout.scorers), ((),) * num)
 
 
 def pin(options: RunOptions, layout: Layout, allowed: tuple[int, ...]) -> Pinning:
@@ -62,7 +63,9 @@ def pin(options: RunOptions, layout: Layout, allowed: tuple[int, ...]) -> Pinnin
     for place, index in enumerate(on_cpu):
         enough = len(scoring) == threads * len(on_cpu)
         scorers[index] = scoring[place * threads : (place + 1) * threads] if enough else scoring
-    return Pinning(_shared_out(training, needed), tuple(scorers), () if len(training) > sum(needed) else scoring)
+    trainers = _shared_out(training, needed)
+    talking = tuple(scoring if len(own) <= num else () for own, num in zip(trainers, needed, strict=True))
+    return Pinning(trainers, tuple(scorers), talking)
 
 
 def find_pinning(options: RunOptions, layout: Layout) -> Pinning:
@@ -72,7 +75,7 @@ def find_pinning(options: RunOptions, layout: Layout) -> Pinning:
     return pin(options, layout, tuple(sorted(os.sched_getaffinity(0))))
 
 
-def _shared_out(cores: tuple[int, ...], needed: Sequence[int]) -> tuple[Cores, ...]:
+def _shared_out(cores: tuple[int, ...], needed: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """As many for each as it needs, and what is to spare for the first one."""
     ends = list(accumulate(needed, initial=len(cores) - sum(needed)))
     return tuple(cores[ends[rank] if rank else 0 : ends[rank + 1]] for rank in range(len(needed)))

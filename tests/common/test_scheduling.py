@@ -40,8 +40,9 @@ def test_threads_begun_inside_use_the_named_cores_and_the_caller_keeps_to_its_ow
 
 
 @needs_two
-def test_cores_that_do_not_exist_leave_threads_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TALKING_CORES, "100000")
+@pytest.mark.parametrize("named", ["100000", "-1", "99999999999999999999"])
+def test_cores_that_do_not_exist_leave_threads_where_they_are(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TALKING_CORES, named)
     with talking_cores():
         assert cores_of_a_new_thread() == set(CORES)
 

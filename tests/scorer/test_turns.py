@@ -51,6 +51,17 @@ def test_of_an_odd_number_the_larger_half_comes_first_and_then_the_rest() -> Non
     assert taken(turns, [own], 8) == [4, 5], "nobody waits for those that are on their way"
 
 
+@pytest.mark.parametrize(("held", "expected"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (6, 3)])
+def test_those_that_have_come_are_not_counted_as_on_their_way(held: int, expected: int) -> None:
+    turns, own = Turns(), inbox(0, range(held))
+    for start in range(held, 5 * held, held):
+        done = taken(turns, [own], 8)
+        assert len(done) == expected
+        for number in done:
+            del own.leases[number]
+        own.leases |= inbox(0, range(start, start + len(done))).leases  # while weights are loaded, say
+
+
 def test_no_more_than_the_backend_wants() -> None:
     assert taken(Turns(), [inbox(0, range(1, 13))], 4) == [1, 2, 3, 4]
 

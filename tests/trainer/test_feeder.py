@@ -93,11 +93,23 @@ def test_the_next_batch_is_prepared_in_the_backward_pass(monkeypatch: pytest.Mon
 
 def test_a_batch_that_is_awaited_is_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Noted()
-    feeder, lull = held_feeder(prepare, monkeypatch)
-    lull.begin()
-    assert feeder.get(1) == 1
-    assert feeder.get(2) == 2, "a loop that asks without a backward pass"
+    feeder, _ = held_feeder(prepare, monkeypatch)
+    assert not prepare.reached[1].wait(0.1)
+    started = time.monotonic()
+    assert feeder.get(1) == 1, "a loop that asks without a backward pass"
+    assert time.monotonic() - started < WITHIN_S
     feeder.stop()
+
+
+def test_a_feeder_that_is_held_comes_to_rest_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Noted()
+    feeder, _ = held_feeder(prepare, monkeypatch)
+    assert not prepare.reached[1].wait(0.1)
+    started = time.monotonic()
+    with feeder.parked():
+        pass
+    feeder.stop()
+    assert time.monotonic() - started < WITHIN_S
 
 
 def test_batches_that_take_longer_than_a_backward_pass_are_prepared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,11 @@ def test_each_step_of_the_loop_says_when_its_backward_pass_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Lull] = []
-    monkeypatch.setattr(Lull, "begin", lambda lull: begun.append(lull))
+
+    def begin(lull: Lull) -> None:
+        begun.append(lull)
+
+    monkeypatch.setattr(Lull, "begin", begin)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     assert loop.main(TrainerOptions.model_validate({**OPTIONS, "out": tmp_path / "run"})) == 0
     for number, handler in handlers.items():

@@ -74,3 +74,21 @@ def test_work_that_is_longer_than_a_lull_begins_at_once_and_a_wait_of_training_d
     assert 0.005 <= lull.lasted_s < 0.2
     assert held_s(lull, work_s=lull.lasted_s + 0.001) < MOST_S / 2
     assert held_s(lull, work_s=lull.lasted_s) > MOST_S / 2
+
+
+def test_one_long_lull_is_not_taken_for_the_usual_one() -> None:
+    lull, lasted = Lull(), []
+    for seconds in (0.001, 0.1, 0.1):  # an evaluation, and then slow steps
+        lull.begin()
+        time.sleep(seconds)
+        lull.end()
+        lasted.append(lull.lasted_s)
+    assert lasted[0] == lasted[1] < 0.1 <= lasted[2]
+
+
+def test_who_waits_goes_on_where_training_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.lull.MOST_S", 60.0)
+    lull = after_a_step(Lull())
+    threading.Timer(0.02, lull.release).start()
+    assert held_s(lull) < WITHIN_S
+    assert held_s(lull) < WITHIN_S

@@ -25,10 +25,18 @@ def test_every_process_gets_cores_of_its_own_and_the_trainer_those_to_spare() ->
 
 @pytest.mark.parametrize(
     ("cores", "options", "expected"),
-    [(2, {}, (1,)), (2, {"scorers": 2}, (1,)), (4, {"threads": 2}, (2, 3)), (3, {}, ()), (2, {"mode": "fresh"}, ())],
+    [
+        (2, {}, ((1,),)),
+        (2, {"scorers": 2}, ((1,),)),
+        (4, {"threads": 2}, ((2, 3),)),
+        (3, {}, ((),)),
+        (2, {"mode": "fresh"}, ((),)),
+        (4, {"trainers": 2}, ((), (3,))),
+        (2, {"trainers": 2}, ((), ())),
+    ],
 )
-def test_what_talks_goes_to_the_scorers_cores_where_none_are_to_spare(
-    cores: int, options: dict[str, object], expected: tuple[int, ...]
+def test_what_talks_goes_to_the_scorers_cores_where_its_trainer_has_none_to_spare(
+    cores: int, options: dict[str, object], expected: tuple[tuple[int, ...], ...]
 ) -> None:
     run = RunOptions.model_validate({"threads": 1, **options})
     assert pin(run, lay_out(run, 0), tuple(range(cores))).talking == expected
@@ -64,7 +72,7 @@ def test_larger_machines_and_scorers_on_gpus_are_left_to_the_system() -> None:
 def test_only_cores_that_the_run_may_use_are_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 3})
     options = RunOptions(threads=1)
-    assert find_pinning(options, lay_out(options, 0)) == Pinning(((3,),), ((7,),), (7,))
+    assert find_pinning(options, lay_out(options, 0)) == Pinning(((3,),), ((7,),), ((7,),))
 
 
 def test_the_pinning_is_put_in_words() -> None:
