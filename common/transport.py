@@ -125,18 +125,13 @@ class IOThread:
             self._close()
             return
         self._stopping = True
-        self._mailbox.wake()
+        self.post(lambda: None)  # wakes it
         joined(self._thread, Wait(f"the thread {self._thread.name} to close its sockets", timeout_s))
 
     @property
     def age_s(self) -> float:
         """Seconds since the last tick: large where a handler hangs. Any thread."""
         return time.monotonic() - self._ticked_at
-
-    @property
-    def is_well(self) -> bool:
-        """Whether it runs and comes round. Any thread."""
-        return self.alive and time.monotonic() - self._ticked_at <= STUCK_S
 
     def check(self) -> None:
         """Have the log say, once, what a handler is at that never returns. Any thread."""
@@ -267,8 +262,8 @@ class IOThread:
             if self._gate is not None and own is self._gate.asked:
                 self._gate.answer()
             return
-        channel, is_router, gate, inflow = self._channels[own]
-        received = receive(own, is_router, gate, inflow)
+        channel, is_router, gate, watcher = self._channels[own]
+        received = receive(own, is_router, gate, watcher)
         if received is not None:
             self._handler.on_message(channel, *received)
 

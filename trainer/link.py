@@ -155,9 +155,10 @@ class ScorerLink:
 
     def push(self, step: int) -> None:
         """Copy the weights as they are after `step` optimiser steps and have them announced; rank 0 does it for all."""
-        if not self._io.is_well:
+        if not self._io.alive:
             self._check_alive()
         if not self.group.is_first:
+            self._io.check()
             self._io.post(lambda: self.service.follow(Version(self._generation, step)))
             return
         self.service.push_wanted = False
@@ -165,6 +166,8 @@ class ScorerLink:
         slot = self._publisher.push(step, wire=weights.wire, wait_s=self._push_wait_s, is_wanted=weights.is_wanted)
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))
+        else:
+            self._io.check()  # who does not come round announces nothing, and frees no slot
 
     def learn(self, ids: np.ndarray, losses: np.ndarray, histories: np.ndarray) -> None:
         """Have the predictor learn from losses of trained samples. Never blocks; any thread.

@@ -59,8 +59,9 @@ class Sessions:
 
     Attributes:
         spent: what all scorers so far did with their time, as of their last heartbeats; replaced, never changed.
-        precisions: of the scorers that compute with the weights they fetch; replaced, never changed.
-        backends: of all scorers; replaced, never changed.
+        precisions: of the scorers that compute with the weights they fetch.
+        backends: of all scorers.
+        on_kinds: called when either may have changed.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Sessions:
         self.spent = NOTHING
         self.precisions: frozenset[str] = frozenset()
         self.backends: frozenset[str] = frozenset()
+        self.on_kinds: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -130,10 +132,10 @@ class Sessions:
         self._say("left", f"scorer {session.name} left: {why}; {len(lost)} leases go to others")
 
     def _note_kinds(self) -> None:
-        """Once here, and not at each push."""
         self.backends = frozenset(session.backend for session in self)
         own = (session.precision for session in self if session.backend not in FOREIGN_BACKENDS)
         self.precisions = frozenset(own)
+        self.on_kinds()
 
     def _say(self, kind: str, text: str) -> None:
         self._log.say(kind, text, level=logging.INFO)

@@ -22,6 +22,10 @@ class WeightsDesk:
 
     Args:
         wire: "auto", "float32" or "bf16", as asked for.
+
+    Attributes:
+        wire: dtype of the next push: as asked, or bf16 when nobody computes with it in float32. Any thread.
+        is_wanted: whether a push is for anybody: a scorer that fetches weights, or the first one to come. Any thread.
     """
 
     def __init__(self, publisher: Publisher, sessions: Sessions, send: Send, wire: str) -> None:
@@ -29,25 +33,22 @@ class WeightsDesk:
         self._sessions = sessions
         self._send = send
         self._wire = wire
+        self.wire: Wire = "bf16" if wire == "bf16" else "float32"
+        self.is_wanted = True
+        sessions.on_kinds = self._note_kinds
+        self._note_kinds()
         self.announced: collections.deque[Version] = collections.deque(maxlen=4096)
         self.filled: collections.deque[Slot] = collections.deque()  # whose copies to the host are not over
         self._due: collections.deque[Session] = collections.deque()  # who is to hear of the newest version
-        self._hint: list[Buffer] = []
+        self._hint: list[Buffer] | None = None  # of the newest version, once somebody is to be sent one
         self._portion = LEAST_PORTION
 
-    @property
-    def wire(self) -> Wire:
-        """Dtype of the next push: as asked, or bf16 when nobody computes with it in float32. Any thread."""
-        if self._wire != "auto":
-            return "bf16" if self._wire == "bf16" else "float32"
-        precisions = self._sessions.precisions
-        return "bf16" if precisions and "float32" not in precisions else "float32"
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether a push is for anybody: a scorer that fetches weights, or the first one to come. Any thread."""
-        backends = self._sessions.backends
-        return not backends or not backends <= WITHOUT_WEIGHTS
+    def _note_kinds(self) -> None:
+        """Scorers came or left. Here, and not at each push, which training would wait for."""
+        precisions, backends = self._sessions.precisions, self._sessions.backends
+        if self._wire == "auto":
+            self.wire = "bf16" if precisions and "float32" not in precisions else "float32"
+        self.is_wanted = not backends or not backends <= WITHOUT_WEIGHTS
 
     def version_for(self, scorer: Hello | Session) -> Version | None:
         """The newest version, unless this scorer has to wait for another push."""
@@ -74,7 +75,7 @@ class WeightsDesk:
             return None
         version = self._publisher.announce(slot)
         self.announced.append(version)
-        self._hint = encode(VersionHint(version, self._publisher.manifest(slot).total_bytes))  # once for all of them
+        self._hint = None
         still_due = set(map(id, self._due))  # of the version before this one
         self._due.extend(session for session in self._sessions if id(session) not in still_due)
         self._portion = max(LEAST_PORTION, -(-len(self._due) // MOST_PORTIONS))
@@ -92,10 +93,17 @@ class WeightsDesk:
                 continue  # it heard of it otherwise, and was faster
             if not self._hand_over(session, newest):
                 session.transfer.is_hinted = True
-                self._send(session.peer, self._hint, CONTROL)
+                self._send(session.peer, self._hint_of(newest), CONTROL)
                 if not newest.is_empty and session.backend not in WITHOUT_WEIGHTS:
                     self._publisher.frames(newest, 0)  # made, once for all, while the first FETCH is on its way
         return bool(self._due)
+
+    def _hint_of(self, newest: Slot) -> list[Buffer]:
+        """Made once for all of them, if anybody needs it."""
+        if self._hint is None:
+            assert newest.version is not None, "announced before it was filled"
+            self._hint = encode(VersionHint(newest.version, self._publisher.manifest(newest).total_bytes))
+        return self._hint
 
     def _hand_over(self, session: Session, newest: Slot) -> bool:
         """Send a scorer the newest version unasked if it has room for it, which saves both sides a hint and a FETCH."""

@@ -1,5 +1,6 @@
 """The queue of tasks for a thread that polls, without the thread."""
 
+import os
 import select
 import threading
 from collections.abc import Iterator
@@ -47,42 +48,46 @@ def test_posting_to_a_closed_mailbox_does_nothing() -> None:
     mailbox.post(lambda: pytest.fail("it ran"))
 
 
-def test_closing_waits_for_a_wake_up_that_is_being_written() -> None:
-    mailbox, closers = Mailbox(), [threading.Thread()]
+def test_the_pipe_outlives_a_wake_up_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    mailbox, numbers, write = Mailbox(), [], os.write
 
-    class Pipe:
-        closed = False
+    def slow(number: int, data: bytes) -> int:
+        numbers.append(number)
+        closing = threading.Thread(target=mailbox.close)
+        closing.start()
+        closing.join(10.0)
+        return write(number, data)  # it would go to whoever has the number now
 
-        def write(self, data: bytes) -> None:
-            closers[0] = threading.Thread(target=mailbox.close)
-            closers[0].start()
-            closers[0].join(0.05)
-            assert not self.closed, "the byte goes to whoever has the number of the pipe now"
-
-        def close(self) -> None:
-            self.closed = True
-
-    mailbox._in.close()
-    mailbox._in = Pipe()  # type: ignore[assignment]
-    mailbox.wake()
-    closers[0].join()
+    monkeypatch.setattr(os, "write", slow)
+    mailbox.post(lambda: None)
+    monkeypatch.undo()
+    for number in (*numbers, mailbox.wake_fd):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
 
-def test_a_signal_handler_may_post_while_the_thread_that_it_interrupts_is_posting(mailbox: Mailbox) -> None:
-    real, ran = mailbox._in, []
+def test_a_pipe_full_of_wake_ups_is_enough(mailbox: Mailbox) -> None:
+    for _ in range(70_000):
+        mailbox._awake = False  # as when the thread that polls has just looked
+        mailbox.post(lambda: None)
+    assert is_readable(mailbox)
 
-    class Pipe:
-        closed = False
 
-        def write(self, data: bytes) -> None:
-            mailbox._in = real
-            mailbox.run(woken=False)  # the thread that polls was faster
-            mailbox.post(lambda: ran.append("handler"))  # as a handler would, with the lock held further down the stack
+def test_a_signal_handler_may_post_while_the_thread_that_it_interrupts_is_posting(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    write = os.write
 
-    mailbox._in = Pipe()  # type: ignore[assignment]
-    posting = threading.Thread(target=mailbox.post, args=[lambda: ran.append("interrupted")], daemon=True)
-    posting.start()
-    posting.join(10.0)
-    assert not posting.is_alive(), "it waits for itself"
+    def interrupted(number: int, data: bytes) -> int:
+        monkeypatch.undo()
+        mailbox.run(woken=False)  # the thread that polls was faster
+        mailbox.post(lambda: ran.append("handler"))
+        return write(number, data)
+
+    monkeypatch.setattr(os, "write", interrupted)
+    mailbox.post(lambda: ran.append("interrupted"))
+    assert is_readable(mailbox)
     mailbox.run(woken=True)
     assert ran == ["interrupted", "handler"]
+    assert not is_readable(mailbox)

@@ -22,12 +22,19 @@ class FakeEvent:
         assert self.is_over, "the I/O thread would stand still"
 
 
+class Nobody(list[object]):
+    """In place of sessions."""
+
+    precisions: frozenset[str] = frozenset()
+    backends: frozenset[str] = frozenset()
+
+
 class Side:
     """A publisher and its desk, with as many pushes as are wanted; no scorer is there."""
 
     def __init__(self, num: int) -> None:
         self.publisher = Publisher(nn.Linear(3, 2), None, GENERATION, num_slots=num + 1)
-        self.desk = WeightsDesk(self.publisher, [], lambda *message: None, "float32")
+        self.desk = WeightsDesk(self.publisher, Nobody(), lambda *message: None, "float32")
         self.slots = [self.push(step) for step in range(num)]
 
     def push(self, step: int) -> Slot:
