@@ -4,9 +4,9 @@ import zlib
 
 import numpy as np
 
-BUCKET_BYTES = 1 << 20  # full throughput, yet checked and copied while it is in the cache and the next one arrives
+BUCKET_BYTES = 2 << 20  # each costs both sides some .1 ms beside its bytes; more would wait longer for the first one
 ALIGNMENT_BYTES = 64  # of the start of a flat buffer, as torch aligns its own
-WINDOW = 16  # buckets a scorer asks for ahead: what a stuck one can hold in the trainer's queues
+WINDOW = 8  # buckets a scorer asks for ahead: what a stuck one can hold in the trainer's queues
 _ROW = 512  # words that are summed apart from each other
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.open_files import is_shortage
+from common.open_files import is_shortage, socket_of
 from common.sparing_log import SparingLog
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Inflow:
 
 
 def _sockets() -> Iterator[tuple[int, socket.socket]]:
-    """Descriptors of this process's sockets, each with a handle of our own: what is looked at stays the same.
+    """Descriptors of this process's sockets, each with a handle of our own.
 
     Raises:
         OSError: no descriptor is left to look with.
@@ -105,14 +105,9 @@ def _sockets() -> Iterator[tuple[int, socket.socket]]:
         try:
             if not stat.S_ISSOCK(os.stat(int(name)).st_mode):
                 continue
-            handle = os.dup(int(name))
+            connection = socket_of(int(name))
         except OSError as error:
             if is_shortage(error):
                 raise
             continue  # it has just gone
-        try:
-            connection = socket.socket(fileno=handle)
-        except OSError:
-            os.close(handle)
-            continue
         yield int(name), connection

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import os
+import socket
 import sys
 
 MOST = 1 << 16  # what walks through all descriptors stays quick
@@ -15,6 +17,20 @@ def is_shortage(error: BaseException | None) -> bool:
         error: an OSError or ZeroMQ's, which have a number; of any other this is False.
     """
     return getattr(error, "errno", None) in SHORTAGES
+
+
+def socket_of(descriptor: int) -> socket.socket:
+    """A handle of our own on a socket of this process: what is looked at stays the same, whoever closes the other.
+
+    Raises:
+        OSError: it is none, or has just gone, or no descriptor is left, see `is_shortage`.
+    """
+    handle = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=handle)
+    except OSError:
+        os.close(handle)
+        raise
 
 
 def allow_many_open_files() -> None:

@@ -1,8 +1,9 @@
 """One message off a socket: from whom, and its frames, not copied."""
 
+from typing import Protocol
+
 import zmq
 
-from common.inflow import Inflow
 from common.protocol.limits import DEFAULT_LIMITS
 from common.security.gate import Gate
 
@@ -10,14 +11,20 @@ MAX_FRAMES = DEFAULT_LIMITS.max_frames
 NOBLOCK = int(zmq.NOBLOCK)  # enums cost microseconds a frame
 
 
+class Watcher(Protocol):
+    """Told of what is read, and over which connection it came."""
+
+    def took(self, descriptor: int, frames: list[memoryview]) -> None: ...
+
+
 def receive(
-    own: "zmq.Socket[bytes]", is_router: bool, gate: Gate | None, inflow: Inflow | None
+    own: "zmq.Socket[bytes]", is_router: bool, gate: Gate | None, watcher: Watcher | None
 ) -> tuple[bytes, list[memoryview]] | None:
     """The next message, or what is left of it. Of too many frames the first and one too many: it will be refused.
 
     Args:
         gate: knows whose key was taken off the list, on a ROUTER on tcp.
-        inflow: told of what comes over tcp.
+        watcher: of the connections, where somebody is.
 
     Returns:
         The peer's routing id, b"" for that of a DEALER, and the frames; None if there is nothing from whom is heard.
@@ -36,6 +43,6 @@ def receive(
                 frames.append(part.buffer)
     except zmq.Again:
         return None
-    if inflow is not None:
-        inflow.took(part.get(zmq.SRCFD), frames)
+    if watcher is not None:
+        watcher.took(part.get(zmq.SRCFD), frames)
     return None if peer is None else (peer, frames)

@@ -16,6 +16,8 @@ from common.config.endpoint import is_interface
 from common.endpoints import bound_endpoint, claim_ipc_path, port_of
 from common.errors import EndpointError
 from common.inflow import FRAME_OVERHEAD_BYTES, Inflow
+from common.outflow import Outflow
+from common.receiving import Watcher
 from common.security import Security, arm
 from common.security.gate import Gate
 from common.sparing_log import SparingLog
@@ -50,7 +52,8 @@ class Sockets:
 
     Attributes:
         by_channel: the socket of each channel.
-        channels: by socket, its channel, whether it is a ROUTER, and if it is one on tcp the gate and the inflow.
+        channels: by socket, its channel, whether it is a ROUTER, and if it is one the gate and who watches its
+            connections: on tcp the inflow, on ipc those that weights leave on are widened.
         inflow: watches what comes over tcp.
         polled: what to poll; the first is `wake_fd`.
     """
@@ -67,7 +70,7 @@ class Sockets:
         self._outdated: list[zmq.Socket[bytes]] = []  # to be replaced
         self._log = SparingLog(log, LOG_EVERY_S)
         self.by_channel: dict[Channel, zmq.Socket[bytes]] = {}
-        self.channels: dict[Any, tuple[Channel, bool, Gate | None, Inflow | None]] = {}
+        self.channels: dict[Any, tuple[Channel, bool, Gate | None, Watcher | None]] = {}
         largest = max_frame_bytes if isinstance(max_frame_bytes, int) else max(max_frame_bytes.values())
         self.inflow = Inflow(largest)
         self.polled: list[tuple[Any, int]] = [(wake_fd, POLLIN)]
@@ -180,7 +183,8 @@ class Sockets:
             is_tcp = self._endpoints[name].startswith("tcp://")
             is_router = own.type == zmq.ROUTER
             is_open = is_tcp and is_router
-            self.channels[own] = name, is_router, self._gate if is_open else None, self.inflow if is_open else None
+            watcher = self.inflow if is_open else Outflow() if is_router and name == WEIGHTS else None
+            self.channels[own] = name, is_router, self._gate if is_open else None, watcher
         asked = [] if self._gate is None or self._gate.asked is None else [self._gate.asked]
         self.polled[:] = [(own, POLLIN) for own in (self._wake_fd, *self.by_channel.values(), *asked)]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 """Raised when any message changes its layout, or when it may come.
 
 HELLO's first field and all of REJECT stay readable for ever.

@@ -29,6 +29,7 @@ from common.buckets import bucket_span, num_buckets
 from common.config import ScorerOptions
 from common.data.sources import open_source
 from common.devices import pinned
+from common.memory import keep_freed_memory
 from common.models import find_head
 from common.processes import private_folder
 from common.weights import copy_groups, grouped, manifest_of, model_tensors
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sizes = chosen.sizes or ([1] if chosen.quick else list(SIZES))
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as both processes of a run do
 
     cores = Cores.pick()
     result: dict[str, Any] = {

@@ -22,6 +22,7 @@ from common.buckets import bucket_span, num_buckets
 from common.config import ScorerOptions
 from common.data.sources import open_source
 from common.devices import pick_device, pinned
+from common.memory import keep_freed_memory
 from common.models import build_model, find_head
 from common.weights import copy_groups, grouped, manifest_of, model_tensors
 from scorer.backend import make_backend
@@ -75,6 +76,7 @@ def open_resident(options: ScorerOptions, raw: str, core: int | None) -> Iterato
 
 def main(raw: str) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     options = ScorerOptions(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_receive_raw, args=(raw, options), daemon=True).start()
     backend = make_backend(options)

@@ -10,12 +10,12 @@ from tests.service.peers import HandMadeScorer, receive, until
 from tests.service.test_service_protocol import GENERATION, V0, Trainer
 from trainer.weights_desk import LEAST_PORTION, MOST_PORTIONS
 
-NUM_BUCKETS = 13  # of 1000 bytes
+BUCKET, NUM_BUCKETS = 2000, 7  # bytes, fewer than a window
 
 
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "BUCKET_BYTES", 1000)
+    monkeypatch.setattr(buckets, "BUCKET_BYTES", BUCKET)
 
 
 @pytest.fixture

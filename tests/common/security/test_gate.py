@@ -49,9 +49,10 @@ def test_nobody_else_says_or_gets_anything_and_the_listed_are_served(
 def test_what_a_plaintext_peer_has_queued_never_arrives(
     opened: contextlib.ExitStack, trainer: Trainer, keys: Path
 ) -> None:
-    dealer = raw_dealer(opened, trainer.endpoints[CONTROL])
+    dealer = raw_dealer(opened, None)
     told = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     opened.callback(told.close, 0)
+    dealer.connect(trainer.endpoints[CONTROL])
     with contextlib.suppress(zmq.Again):  # once it was turned away, nothing more can be queued
         for _ in range(100):
             dealer.send(b"let me in", zmq.NOBLOCK)

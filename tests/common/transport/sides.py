@@ -100,14 +100,16 @@ def scorer(opened: contextlib.ExitStack, endpoint: str, **settings: Any) -> Side
     return side
 
 
-def raw_dealer(opened: contextlib.ExitStack, endpoint: str, **options: int) -> "zmq.Socket[bytes]":
+def raw_dealer(opened: contextlib.ExitStack, endpoint: str | None, **options: int) -> "zmq.Socket[bytes]":
+    """Connected, if there is an endpoint."""
     context = zmq.Context()
     opened.callback(context.term)
     dealer = context.socket(zmq.DEALER)
     opened.callback(dealer.close, 0)
     for name, value in options.items():
         dealer.setsockopt(getattr(zmq, name), value)
-    dealer.connect(endpoint)
+    if endpoint is not None:
+        dealer.connect(endpoint)
     return dealer
 
 
