@@ -65,6 +65,7 @@ class ScorerLink:
         self.options = options
         self.group, self._plan = group, plan
         self._generation = generation
+        self._follows = not group.is_first  # another rank pushes
         self.ships_all = ships_all(options, source)
         self.stop_step = assembly.pace.stop_step
         self.pool = Pool(
@@ -157,7 +158,7 @@ class ScorerLink:
         """Copy the weights as they are after `step` optimiser steps and have them announced; rank 0 does it for all."""
         if not self._io.alive:
             self._check_alive()
-        if not self.group.is_first:
+        if self._follows:
             self._io.check()
             self._io.post(lambda: self.service.follow(Version(self._generation, step)))
             return
