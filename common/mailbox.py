@@ -9,7 +9,7 @@ RING = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes; a pipe takes any
 
 
 class Bell:
-    """Closed when nobody holds it any more, not even who is just ringing: its numbers are nobody else's before."""
+    """Closed with its last reference. Who rings holds one, so that its number is nobody else's meanwhile."""
 
     def __init__(self) -> None:
         if hasattr(os, "eventfd"):
@@ -49,8 +49,8 @@ class Mailbox:
 
     def run(self, *, woken: bool) -> None:
         """Run what was posted, and what that posts. `woken`: `wake_fd` was readable."""
-        if woken and (bell := self._bell) is not None:
-            os.read(bell.out, 4096)
+        if woken:
+            os.read(self.wake_fd, 4096)
         self._awake = False
         while self._tasks:
             self._tasks.popleft()()

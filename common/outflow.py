@@ -1,7 +1,6 @@
-"""Room in the kernel for what is sent over ipc: a whole bucket, where it has a tenth of one by default.
+"""Room in the kernel for what is sent over ipc: a whole bucket, where a tenth of one is usual.
 
-With less, sender and receiver wake each other for every such part of a bucket: pushes take a fifth to a
-third longer.
+With less, sender and receiver wake each other for every such part of a bucket: pushes take a fifth to a third longer.
 """
 
 import contextlib
@@ -12,10 +11,11 @@ from common.open_files import socket_of
 
 
 class Outflow:
-    """Widens the connections over which peers ask for buckets. As much as the system allows; tcp sees to its own."""
+    """Widens the connections over which peers ask for buckets, as far as `net.core.wmem_max` allows."""
 
     def took(self, descriptor: int, frames: list[memoryview]) -> None:
-        """A message was read that came over this connection; another may have had its number before."""
+        """A message was read that came over this connection. Nothing is remembered: numbers are used again."""
         with contextlib.suppress(OSError), socket_of(descriptor) as connection:
-            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < BUCKET_BYTES:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUCKET_BYTES // 2)  # which Linux doubles
+            is_ipc = connection.family == socket.AF_UNIX  # else it closed, and its number is another connection's
+            if is_ipc and connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < BUCKET_BYTES:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUCKET_BYTES)

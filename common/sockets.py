@@ -52,8 +52,8 @@ class Sockets:
 
     Attributes:
         by_channel: the socket of each channel.
-        channels: by socket, its channel, whether it is a ROUTER, and if it is one the gate and who watches its
-            connections: on tcp the inflow, on ipc those that weights leave on are widened.
+        channels: by socket, its channel, whether it is a ROUTER, if it is one on tcp the gate, and who watches the
+            connections of a ROUTER: on tcp the inflow; on ipc, of the weights, the outflow.
         inflow: watches what comes over tcp.
         polled: what to poll; the first is `wake_fd`.
     """

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -132,11 +131,6 @@ def copy_groups(groups: Sequence[Group]) -> None:
     with torch.no_grad():
         for destinations, sources in groups:
             torch._foreach_copy_(destinations, sources)
-
-
-def widen(received: np.ndarray, place: np.ndarray) -> None:
-    """Write bfloat16, (2n,) uint8, as float32 into `place`, (4n,) uint8."""
-    torch.from_numpy(place).view(torch.float32).copy_(torch.from_numpy(received).view(torch.bfloat16))
 
 
 class FlatLoader:

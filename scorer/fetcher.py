@@ -19,7 +19,7 @@ from scorer.staging import StagedWeights, Transfer
 
 log = logging.getLogger(__name__)
 
-TRANSFER_S = 10.0  # a transfer without a bucket for so long is asked for again, over another connection
+TRANSFER_S = 20.0  # a transfer without a bucket for so long is asked for again, over another connection
 LONGEST_S = 320.0  # each time twice as long as before: a slow connection gets a version through in the end
 
 

@@ -1,7 +1,6 @@
 """Where the bytes of a version land as they arrive: at once in the model's own layout, with nothing left to convert."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from common.weights import Manifest  # which imports torch
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
-Widen = Callable[[Bytes, Bytes], None]
 
 
 class Run(NamedTuple):
@@ -31,21 +29,15 @@ class Landing:
         rows, total_bytes: of the model's own layout.
     """
 
-    def __init__(self, runs: list[Run], own: "Manifest", widen: Widen) -> None:
+    def __init__(self, runs: list[Run], own: "Manifest") -> None:
         self._runs = runs
-        self._widen = widen
         self._starts = [run.start for run in runs]
         self.rows: tuple[TensorSpec, ...] = own.rows
         self.total_bytes = own.total_bytes
 
     @classmethod
-    def between(cls, wire: "Manifest", own: "Manifest", widen: Widen) -> "Landing | None":
-        """For manifests of the same tensors; None if nothing changes, or more than bfloat16 that becomes float32.
-
-        Args:
-            widen: writes bfloat16, (2n,) uint8, as float32 into (4n,) uint8; torch does it twice as fast as numpy, and
-                is not imported here.
-        """
+    def between(cls, wire: "Manifest", own: "Manifest") -> "Landing | None":
+        """For manifests of the same tensors; None if nothing changes, or more than bfloat16 that becomes float32."""
         if wire.rows == own.rows:
             return None
         runs: list[Run] = []
@@ -58,7 +50,7 @@ class Landing:
                 runs[-1] = last._replace(stop=start + row.nbytes)
             else:
                 runs.append(Run(start, start + row.nbytes, to, widens))
-        return cls(runs, own, widen)
+        return cls(runs, own)
 
     def put(self, memory: Bytes, start: int, received: Bytes) -> None:
         """Write the bytes of the wire's layout from `start` on into `memory` ((total_bytes,), the model's layout)."""
@@ -71,6 +63,8 @@ class Landing:
             part = received[first - start : last - start]
             place = memory[run.to + (first - run.start << run.widens) :][: len(part) << run.widens]
             if run.widens:
-                self._widen(part, place)
+                wide = place.view("<u4")  # converted, then shifted in place: in one go it takes a fifth longer
+                np.copyto(wide, part.view("<u2"))
+                np.left_shift(wide, 16, out=wide)
             else:
                 place[:] = part

@@ -13,7 +13,7 @@ from common.precision.forms import make_form
 from common.protocol import Weights
 from common.scored import Scored
 from common.scoring import score_parts
-from common.weights import FlatLoader, Manifest, manifest_of, widen
+from common.weights import FlatLoader, Manifest, manifest_of
 from scorer.landing import Landing
 from scorer.staging import StagedWeights
 
@@ -64,7 +64,7 @@ class Replica:
                     f"weights: {message.total_bytes} bytes announced, their tensors take {manifest.total_bytes}"
                 )
             self._checked = message.manifest, message.total_bytes
-            self._landing = Landing.between(manifest, self._own, widen) if self._loader.can_move else None
+            self._landing = Landing.between(manifest, self._own) if self._loader.can_move else None
         return self._landing
 
     def begin(self) -> None:

@@ -168,7 +168,7 @@ class ScorerLink:
         if slot is not None:
             self._io.post(lambda: self.service.announce(slot))
         else:
-            self._io.check()  # who does not come round announces nothing, and frees no slot
+            self._io.check()  # where it does not come round, nothing is announced and no slot gets free
 
     def learn(self, ids: np.ndarray, losses: np.ndarray, histories: np.ndarray) -> None:
         """Have the predictor learn from losses of trained samples. Never blocks; any thread.

@@ -138,8 +138,6 @@ class Slots:
         First a version of which nothing moved for `silence_s`, then the youngest: so the oldest that moves is fetched
         to its end, and who has to begin anew, with the newest, has got least of his. Those who come late meet there.
         """
-        if not self._is_refused and not self._left:
-            return
         with self._lock:
             self._left = [slot for slot in self._left if slot.is_queued()]
             held = [slot for slot in self._slots if slot.is_held() and slot is not self.newest and not slot.filling]

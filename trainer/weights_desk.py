@@ -69,7 +69,8 @@ class WeightsDesk:
         """Choose the latest version whose bytes are on the host, after adding one; None if none is. Then `tell`."""
         if filled is not None:
             self.filled.append(filled)
-        self._publisher.slots.make_room()
+        else:  # at each tick
+            self._publisher.slots.make_room()
         slot = self._publisher.take_whole(self.filled)
         if slot is None:
             return None

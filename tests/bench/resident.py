@@ -76,7 +76,7 @@ def open_resident(options: ScorerOptions, raw: str, core: int | None) -> Iterato
 
 def main(raw: str) -> None:
     torch.set_num_threads(1)
-    keep_freed_memory()
+    keep_freed_memory()  # as both processes of a run do
     options = ScorerOptions(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_receive_raw, args=(raw, options), daemon=True).start()
     backend = make_backend(options)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.buckets import flat_buffer
-from common.weights import FlatLoader, manifest_of, widen
+from common.weights import FlatLoader, manifest_of
 from scorer.landing import Landing
 from tests.common.test_weights import Net, changed, flat_of, randomised
 
@@ -15,7 +15,7 @@ def test_bf16_weights_that_land_are_bitwise_those_of_a_copy(bucket_bytes: int) -
     wire, own = manifest_of(model, wire="bf16", head=model.head), manifest_of(model)
     sent = flat_of(model, wire)
     FlatLoader(copied).load(wire.rows, sent)
-    landing = Landing.between(wire, own, widen)
+    landing = Landing.between(wire, own)
     assert landing is not None
     memory = flat_buffer(landing.total_bytes)
     for start in range(0, wire.total_bytes, bucket_bytes):
@@ -28,6 +28,6 @@ def test_bf16_weights_that_land_are_bitwise_those_of_a_copy(bucket_bytes: int) -
 
 def test_weights_in_the_model_s_own_layout_and_those_of_other_dtypes_stay_as_they_come() -> None:
     own = manifest_of(Net())
-    assert Landing.between(own, own, widen) is None
+    assert Landing.between(own, own) is None
     for dtype in ("float16", "float64"):
-        assert Landing.between(changed(own, 1, dtype=dtype), own, widen) is None
+        assert Landing.between(changed(own, 1, dtype=dtype), own) is None
