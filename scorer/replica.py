@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.shared import RECALIBRATE_EVERY
+from common.data.normal import Normal
 from common.errors import ProtocolError
 from common.models import unwrap
 from common.precision.calibration import Calibration
@@ -29,6 +30,7 @@ class Replica:
         precision: see `common.precision.forms.make_form`; "float32" is exact.
         compile: see there.
         recalibrate_every: see `common.precision.calibration.Calibration`.
+        normal: of images in bytes; see `takes_bytes`.
 
     Raises:
         ConfigError: see `make_form`.
@@ -43,6 +45,7 @@ class Replica:
         *,
         compile: bool = False,
         recalibrate_every: int = RECALIBRATE_EVERY,
+        normal: Normal | None = None,
     ) -> None:
         self._model = model.to(device).eval().requires_grad_(False)
         self._head = head
@@ -51,8 +54,13 @@ class Replica:
         self._checked: tuple[object, int] | None = None  # versions differ in their bytes alone, mostly
         self._landing: Landing | None = None
         self._loader = FlatLoader(self._model)
-        self.form = make_form(model, head, precision, compile=compile)
+        self.form = make_form(model, head, precision, compile=compile, normal=normal)
         self._calibration = Calibration(self.form, recalibrate_every)
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether images in bytes may be scored as they are; by the master in float32 never."""
+        return self.form.takes_bytes
 
     def check_manifest(self, message: Weights) -> Landing | None:
         """Raise ProtocolError unless these weights fit the model; where they land. The I/O thread."""

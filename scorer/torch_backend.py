@@ -50,7 +50,13 @@ class TorchBackend:
             precision = choose_precision(model, head, self._source, compile=options.compile)
         compile = options.compile and compiles(precision)
         self._replica = Replica(
-            model, head, device, precision, compile=compile, recalibrate_every=options.recalibrate_every
+            model,
+            head,
+            device,
+            precision,
+            compile=compile,
+            recalibrate_every=options.recalibrate_every,
+            normal=self._source.normal(device),
         )
         self.precision = precision
         self._may_join = precision != "float32" and not compile  # a captured pass wants chunks of one size
@@ -89,7 +95,9 @@ class TorchBackend:
         read = time.perf_counter()
         version = self.version  # stamped as the forward pass starts; later would flatter the staleness
         assert version is not None, "a lease before weights"
-        inputs, sizes = self._source.prepare(samples.inputs.to(self.device)), [lease.num for lease in leases]
+        inputs, sizes = samples.inputs.to(self.device), [lease.num for lease in leases]
+        if not self._replica.takes_bytes:
+            inputs = self._source.prepare(inputs)
         is_audit = any(lease.is_audit for lease in leases)
         embeddings = welcome.embeddings and not is_audit
         figures = not self._may_join or started - self._figured_at.get(welcome.rank, -FIGURES_S) >= FIGURES_S
@@ -99,7 +107,8 @@ class TorchBackend:
             self._figured_at[welcome.rank] = started
         exact: Sequence[Scored | None] = [None] * len(leases)
         if is_audit and self.precision != "float32":
-            exact = self._replica.score_parts(inputs, samples.targets, welcome.scores, sizes, exact=True)
+            prepared = self._source.prepare(inputs)
+            exact = self._replica.score_parts(prepared, samples.targets, welcome.scores, sizes, exact=True)
         self._chunk_s = (over - started) / len(leases)
         read_s, score_s = (read - started) / max(1, len(samples)), (over - read) / max(1, len(samples))
         return [

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.data.normal import Normal
 from common.errors import DataError
 
 _TARGETS_AT_A_TIME = 1024  # samples fetched for their targets alone: their inputs must fit in memory
@@ -148,9 +149,13 @@ class Source:
             return inputs
         if self.mean is None or self.std is None:
             return inputs.to(torch.float32).mul_(1 / 255)
-        scale, shift = _scale_and_shift(self.mean, self.std, inputs.device)
-        # mul_ and add_ rather than addcmul: a fused multiply-add rounds differently in vector bodies and their tails.
-        return inputs.to(torch.float32).mul_(scale).add_(shift)
+        return _normal(self.mean, self.std, inputs.device).prepare(inputs)
+
+    def normal(self, device: torch.device) -> Normal | None:
+        """What `prepare` makes of uint8 images that are normalised; None where there are none."""
+        if not self.sample.is_image or self.mean is None or self.std is None:
+            return None
+        return _normal(self.mean, self.std, device)
 
 
 def targets_of(split: Split, ids: Tensor) -> Tensor:
@@ -185,14 +190,14 @@ class AbsentSplit:
 
 
 @lru_cache(maxsize=16)
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(C, 1, 1) float32 each; x/255 normalised is x * scale + shift. Kept: a copy to a GPU waits for it."""
+def _normal(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Normal:
+    """Kept: a copy to a GPU waits for it."""
     with torch.inference_mode(False):  # the cache outlives the caller's mode
         mean_C = torch.tensor(mean, dtype=torch.float64)
         std_C = torch.tensor(std, dtype=torch.float64)
         scale = (1 / (255 * std_C)).to(device, torch.float32).view(-1, 1, 1)
         shift = (-mean_C / std_C).to(device, torch.float32).view(-1, 1, 1)
-    return scale, shift
+    return Normal(scale, shift)
 
 
 class TensorSplit:

@@ -10,11 +10,13 @@ class Form(Protocol):
 
     Attributes:
         precision: what it computes in: "float32", "bf16", "fp16" or "int8".
+        takes_bytes: whether inputs may also be images in bytes that are not prepared.
         num_refreshed, refresh_s: refreshes so far, and the seconds they took together.
         num_calibrated, calibrate_s: the same of calibrations.
     """
 
     precision: str
+    takes_bytes: bool
     num_refreshed: int
     refresh_s: float
     num_calibrated: int

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.data.normal import Normal
 from common.errors import ConfigError
 from common.models import evaluating, unwrap
 from common.precision.form import Form
@@ -17,6 +18,7 @@ class Exact:
     """See `common.precision.form.Form`: the master as it is, in eval mode, bit by bit."""
 
     precision = "float32"
+    takes_bytes = False
 
     def __init__(self, model: nn.Module) -> None:
         self._model = unwrap(model)
@@ -47,7 +49,9 @@ def check_compile(device: torch.device) -> None:
         )
 
 
-def make_form(model: nn.Module, head: nn.Linear, precision: str, *, compile: bool = False) -> Form:
+def make_form(
+    model: nn.Module, head: nn.Linear, precision: str, *, compile: bool = False, normal: Normal | None = None
+) -> Form:
     """The forward pass of a model in a precision; the model stays the master of its weights.
 
     Args:
@@ -55,6 +59,7 @@ def make_form(model: nn.Module, head: nn.Linear, precision: str, *, compile: boo
         head: its last linear layer; stays the same object, in float32.
         precision: "float32", "bf16", "fp16" or "int8"; see `common.precision.auto` for "auto".
         compile: capture the pass in a CUDA graph.
+        normal: of images in bytes, which the form then takes, too, if it is one that can.
 
     Raises:
         ConfigError: this precision is not to be had on the model's device, or not with this model.
@@ -71,16 +76,16 @@ def make_form(model: nn.Module, head: nn.Linear, precision: str, *, compile: boo
     if precision in ("bf16", "fp16"):
         return LowForm(model, head, precision, compile=compile)
     if precision == "int8":
-        return _int8_form(model, head)
+        return _int8_form(model, head, normal)
     raise ConfigError(f"--precision must be float32, bf16, fp16 or int8, got {precision!r}")
 
 
-def _int8_form(model: nn.Module, head: nn.Linear) -> Form:
+def _int8_form(model: nn.Module, head: nn.Linear, normal: Normal | None) -> Form:
     if head.weight.device.type != "cpu":
         raise ConfigError(
             f"--precision int8: for the CPU, the model is on {head.weight.device}; choose bf16, fp16 or auto"
         )
     try:
-        return Int8Form(model, head)
+        return Int8Form(model, head, normal)
     except Untraceable as error:
         raise ConfigError(f"--precision int8: {error}; choose --precision bf16 or float32") from error

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.data.normal import Normal
 from common.errors import ConfigError
 from common.models import evaluating, unwrap
 from common.precision.head import cut_before
@@ -27,6 +28,10 @@ class Int8Form:
 
     The first call calibrates on its own inputs where `calibrate` has not been called.
 
+    Args:
+        normal: of images in bytes, which may then be inputs everywhere in place of prepared ones. Normalised as they
+            are quantised, their floats stay in the cache.
+
     Raises:
         Untraceable: the forward pass cannot be written down as a graph.
         ConfigError: this build of torch lacks the operators.
@@ -34,13 +39,15 @@ class Int8Form:
 
     precision = "int8"
 
-    def __init__(self, model: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, model: nn.Module, head: nn.Linear, normal: Normal | None = None) -> None:
         if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")):
             raise ConfigError("--precision int8: this build of torch has no oneDNN; choose --precision bf16 or float32")
         self.num_refreshed, self.refresh_s = 0, 0.0
         self.num_calibrated, self.calibrate_s = 0, 0.0
         self._model = unwrap(model)
         self._head = head
+        self._normal = normal
+        self.takes_bytes = normal is not None
         self._traced = trace(model, head)
         without_mutation(self._traced)
         self._is_cut = cut_before(head, self._traced)
@@ -58,10 +65,11 @@ class Int8Form:
     def calibrate(self, inputs: Tensor) -> None:
         """Take ranges from up to 128 of these samples; the weights are packed anew."""
         started = time.perf_counter()
-        inputs = inputs[:: max(1, len(inputs) // MOST_CALIBRATED)][:MOST_CALIBRATED]
+        inputs = self._prepared(inputs[:: max(1, len(inputs) // MOST_CALIBRATED)][:MOST_CALIBRATED])
         with evaluating(self._model):
             if self._program is None:
-                self._program = Program(self._traced, shapes_of(self._traced, inputs[:2]), self._head)
+                shapes = shapes_of(self._traced, inputs[:2])
+                self._program = Program(self._traced, shapes, self._head, self._normal)
             self._program.calibrate(inputs)
             self._program.refresh()
         self.num_calibrated += 1
@@ -72,10 +80,16 @@ class Int8Form:
         if self._program is None and len(inputs):
             self.calibrate(inputs)
         with evaluating(self._model):
-            if self._program is None or not self._program.is_finite or not bool(inputs.sum().isfinite()):
-                body: Callable[[Tensor], Any] = self._traced  # bytes would hide what is not finite
-            else:
-                body = self._program
+            program = self._program
+            if program is None or not program.is_finite or not program.takes_bytes:
+                inputs = self._prepared(inputs)
+            is_finite = inputs.dtype == torch.uint8 or bool(inputs.sum().isfinite())
+            body: Callable[[Tensor], Any] = self._traced  # bytes would hide what is not finite
+            if program is not None and program.is_finite and is_finite:
+                body = program
             if self._is_cut:
                 return self._head(in_slices(body, inputs, slice_bytes=SLICE_BYTES))
             return body(inputs)
+
+    def _prepared(self, inputs: Tensor) -> Tensor:
+        return self._normal.prepare(inputs) if self._normal and inputs.dtype == torch.uint8 else inputs

@@ -48,6 +48,7 @@ class LowForm:
 
     def __init__(self, model: nn.Module, head: nn.Linear, precision: str, *, compile: bool = False) -> None:
         self.precision = precision
+        self.takes_bytes = False
         self.num_refreshed, self.refresh_s = 0, 0.0
         self.num_calibrated, self.calibrate_s = 0, 0.0
         self._model = unwrap(model)

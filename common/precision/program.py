@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from common.data.normal import Normal
 from common.precision.bank import Bank
 from common.precision.int8_layer import Int8Layer
 from common.precision.lowering import Call, Lowered
@@ -21,17 +22,24 @@ class Program:
         traced: one tensor in; kept, and run in float32 to calibrate.
         shapes: of its tensors, for some batch.
         head: stays in float32.
+        normal: of inputs in bytes; None where there are none.
 
     Attributes:
+        takes_bytes: whether inputs may also be images in bytes, before they are normalised.
         is_finite: whether all weights that were last quantised are; with others the pass has no meaning.
     """
 
-    def __init__(self, traced: fx.GraphModule, shapes: Shapes, head: nn.Linear) -> None:
+    def __init__(self, traced: fx.GraphModule, shapes: Shapes, head: nn.Linear, normal: Normal | None = None) -> None:
         self._traced = traced
         self._lowered = Lowered(traced, shapes, head)
         self._layers = [call.compute for call in self._lowered.calls if isinstance(call.compute, Int8Layer)]
         self._bank = Bank([each.layer for each in self._layers])
         self.is_finite = False
+        first = [call.compute for call in self._lowered.calls if self._lowered.input in call.inputs]
+        pixels = [compute for compute in first if isinstance(compute, QuantisePixels)]
+        self.takes_bytes = normal is not None and len(pixels) == len(first) == 1
+        if self.takes_bytes:
+            pixels[0].normal = normal
         self._layouts: dict[tuple[int, int], Layout | None] = {}  # by height and width
         self._watched = {node for family in self._lowered.families for node in family.nodes}
 
@@ -97,7 +105,7 @@ def _on_strips(call: Call, values: list[Any], strips: dict[int, Strip], num: int
         return call.compute(*values)
     strip = strips[call.output]
     if isinstance(call.compute, QuantisePixels):
-        return pixels_side_by_side(values[0], strip, call.compute.grid)
+        return pixels_side_by_side(values[0], strip, call.compute)
     result = call.compute(*values)
     if isinstance(call.compute, Quantise):
         return side_by_side(result, strip, call.compute.grid.zero_point)

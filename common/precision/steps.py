@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from common.data.normal import Normal
 from common.precision.grid import Grid
 
 WIDE_BYTES = 16
@@ -23,13 +24,14 @@ class Quantise:
 
 
 class QuantisePixels:
-    """Float32 images of few channels to bytes with FEW channels."""
+    """Images of few channels, in float32 or in bytes that `normal` makes float32, to bytes with FEW channels."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
+        self.normal: Normal | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.grid.quantise_pixels(x)
+    def __call__(self, x: Tensor, words: Tensor | None = None) -> Tensor:
+        return self.grid.quantise_pixels(x, words, self.normal if x.dtype == torch.uint8 else None)
 
 
 class Dequantise:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.precision.grid import FEW, Grid
+from common.precision.grid import FEW
 from common.precision.int8_layer import Int8Layer
 from common.precision.lowering import Call
 from common.precision.pooling import ImageMean
@@ -113,11 +113,11 @@ def side_by_side(x: Tensor, strip: Strip, value: int) -> Tensor:
     return laid.flatten(2, 3).permute(0, 3, 1, 2)
 
 
-def pixels_side_by_side(x: Tensor, strip: Strip, grid: Grid) -> Tensor:
-    """Float images of few channels as `side_by_side` lays what the grid's `quantise_pixels` makes of them."""
-    laid = _blank(len(x), strip, FEW, grid.zero_point)
+def pixels_side_by_side(x: Tensor, strip: Strip, quantise: QuantisePixels) -> Tensor:
+    """Images of few channels as `side_by_side` lays what `quantise` makes of them."""
+    laid = _blank(len(x), strip, FEW, quantise.grid.zero_point)
     for images, into in zip(x.split(laid.shape[2]), laid.view(torch.int32).squeeze(4), strict=True):
-        grid.quantise_pixels(images, into[:, : len(images), : strip.width].transpose(0, 1))
+        quantise(images, into[:, : len(images), : strip.width].transpose(0, 1))
     return laid.flatten(2, 3).permute(0, 3, 1, 2)
 
 

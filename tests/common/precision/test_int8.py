@@ -1,10 +1,13 @@
 """The int8 form against the model in float32."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from common.config import DataOptions
+from common.data.normal import Normal
 from common.data.sources import open_source
 from common.models import build_model, find_head
 from common.models.resnet import CifarResNet
@@ -186,3 +189,23 @@ def test_values_that_are_overwritten_are_read_as_the_model_reads_them(images: Te
     torch.manual_seed(0)
     model = ReadAgain().eval()
     assert relative_error(form_of(model)(images), model(images)) < 0.04
+
+
+@pytest.mark.parametrize("name", ["residual", "odd size", "gray", "norm first", "motley"])
+def test_images_in_bytes_are_scored_as_prepared_ones(name: str) -> None:
+    make, shape = MODELS[name]
+    torch.manual_seed(0)
+    model = with_statistics(make()).eval()
+    normal = Normal(torch.rand(shape[0], 1, 1) / 64 + 1 / 128, torch.rand(shape[0], 1, 1) - 2)
+    raw = torch.randint(0, 256, (70, *shape), dtype=torch.uint8)
+    form = Int8Form(model, find_head(model), normal)
+    form.calibrate(raw)
+    assert form._program is not None
+    assert form._program.takes_bytes == (1 < shape[0] < 4)  # else they are prepared first
+    expected = form(normal.prepare(raw))
+    torch.testing.assert_close(form(raw), expected, rtol=0, atol=0.02 * float(expected.abs().max()))
+    with torch.no_grad():
+        next(iter(model.parameters())).view(-1)[0] = math.nan
+    form.refresh()
+    with torch.no_grad():  # in float32: bytes would hide it
+        torch.testing.assert_close(form(raw), model(normal.prepare(raw)), equal_nan=True)
