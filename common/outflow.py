@@ -1,6 +1,6 @@
 """Room in the kernel for what is sent over ipc: a whole bucket, where a tenth of one is usual.
 
-With less, sender and receiver wake each other for every such part of a bucket: pushes take a fifth to a third longer.
+With less, sender and receiver wake each other for every such part: a version arrives a fifth to a third later.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ class Replica:
         precision: see `common.precision.forms.make_form`; "float32" is exact.
         compile: see there.
         recalibrate_every: see `common.precision.calibration.Calibration`.
-        normal: of images in bytes; see `takes_bytes`.
+        normal: of images in bytes, see `make_form`.
 
     Raises:
         ConfigError: see `make_form`.
@@ -56,11 +56,6 @@ class Replica:
         self._loader = FlatLoader(self._model)
         self.form = make_form(model, head, precision, compile=compile, normal=normal)
         self._calibration = Calibration(self.form, recalibrate_every)
-
-    @property
-    def takes_bytes(self) -> bool:
-        """Whether images in bytes may be scored as they are; by the master in float32 never."""
-        return self.form.takes_bytes
 
     def check_manifest(self, message: Weights) -> Landing | None:
         """Raise ProtocolError unless these weights fit the model; where they land. The I/O thread."""

@@ -96,7 +96,7 @@ class TorchBackend:
         version = self.version  # stamped as the forward pass starts; later would flatter the staleness
         assert version is not None, "a lease before weights"
         inputs, sizes = samples.inputs.to(self.device), [lease.num for lease in leases]
-        if not self._replica.takes_bytes:
+        if not self._replica.form.takes_bytes:
             inputs = self._source.prepare(inputs)
         is_audit = any(lease.is_audit for lease in leases)
         embeddings = welcome.embeddings and not is_audit

@@ -34,13 +34,13 @@ class Grid:
         return self._levels(x).to(torch.uint8)
 
     def quantise_pixels(self, x: Tensor, words: Tensor | None = None, normal: Normal | None = None) -> Tensor:
-        """(B, C, H, W) float of up to 3 channels to (B, 4, H, W) uint8, channels-last; the fourth's bytes are 0.
+        """(B, C, H, W) images of up to 3 channels to (B, 4, H, W) uint8, channels-last; the fourth's bytes are 0.
 
         Bytes are put side by side by arithmetic, exact in float32; a copy with strides takes longer.
 
         Args:
             words: (B, H, W) int32 to hold them, one pixel each; any strides but the last, which is 1.
-            normal: where x is uint8, to be normalised first: done here the floats stay in the cache.
+            normal: where x is uint8 and not float: it is normalised here, so that the floats stay in the cache.
         """
         if words is None:
             words = torch.empty(len(x), *x.shape[2:], dtype=torch.int32)

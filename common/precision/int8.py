@@ -80,13 +80,12 @@ class Int8Form:
         if self._program is None and len(inputs):
             self.calibrate(inputs)
         with evaluating(self._model):
-            program = self._program
-            if program is None or not program.is_finite or not program.takes_bytes:
+            program = self._program if self._program is not None and self._program.is_finite else None
+            if program is None or not program.takes_bytes:
                 inputs = self._prepared(inputs)
-            is_finite = inputs.dtype == torch.uint8 or bool(inputs.sum().isfinite())
-            body: Callable[[Tensor], Any] = self._traced  # bytes would hide what is not finite
-            if program is not None and program.is_finite and is_finite:
-                body = program
+            if inputs.dtype != torch.uint8 and not bool(inputs.sum().isfinite()):
+                program = None
+            body: Callable[[Tensor], Any] = program or self._traced  # bytes would hide what is not finite
             if self._is_cut:
                 return self._head(in_slices(body, inputs, slice_bytes=SLICE_BYTES))
             return body(inputs)
