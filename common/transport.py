@@ -15,7 +15,7 @@ a DEALER with IMMEDIATE drops what it received last if its peer closes at once, 
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import zmq
@@ -26,19 +26,15 @@ from common.receiving import receive
 from common.scheduling import give_way
 from common.security import Security
 from common.security.gate import Gate
+from common.sending import Frames, send
 from common.sockets import CONTROL as CONTROL
 from common.sockets import WEIGHTS as WEIGHTS
 from common.sockets import Channel as Channel
 from common.sockets import FrameLimits, Sockets
 from common.waiting import Wait, joined, reported
 
-Frames = Sequence[bytes | memoryview]
-
-ZERO_COPY_BYTES = 64 << 10  # below this a copy is cheaper than the bookkeeping of not copying
 TICK_S, STALLED_S, CATCH_UP_S, STUCK_S = 0.1, 1.0, 2.0, 30.0
 IDLE_S = 0.0002  # without work: there is no backlog
-NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)  # enums cost microseconds a frame
-_send = zmq.backend.Socket.send  # zmq.Socket.send without what it does for other kinds of sockets: 3 us a frame
 
 
 class Handler(Protocol):
@@ -161,33 +157,10 @@ class IOThread:
     def send(
         self, channel: Channel, frames: Frames, peer: bytes | None = None, *, track: bool = False
     ) -> "zmq.MessageTracker | bool | None":
-        """Send without blocking, on the I/O thread only. A large frame is not copied: keep it unchanged.
-
-        Args:
-            track: ask when the memory of the large frames is free again; costs 7 % of the throughput of 2 MB messages.
-
-        Returns:
-            False if there is no such peer, its key was taken off the list, or its queue is full; else a tracker that
-            is done when the last large frame has left, None where everything was copied or nobody asked.
-        """
+        """See `common.sending.send`; False also if the peer's key was taken off the list. On the I/O thread only."""
         if self._gate is not None and peer is not None and self._gate.has_lost(peer):
             return False
-        own = self._sockets[channel]
-        parts = [peer, *frames] if peer is not None else list(frames)
-        tracker: zmq.MessageTracker | None = None
-        try:
-            for index, part in enumerate(parts):
-                more = SNDMORE if index < len(parts) - 1 else 0
-                if len(part) >= ZERO_COPY_BYTES:
-                    sent = _send(own, part, NOBLOCK | more, False, track)
-                    tracker = sent if track else None
-                else:
-                    _send(own, part, NOBLOCK | more)
-        except (zmq.Again, zmq.ZMQError) as error:
-            if isinstance(error, zmq.Again) or error.errno == zmq.EHOSTUNREACH:
-                return False
-            raise
-        return tracker
+        return send(self._sockets[channel], frames, peer, track=track)
 
     def receive_until(self, holds: Callable[[], bool], timeout_s: float) -> None:
         """Go on without ticks until `holds()` or the time is over. For a handler's `on_stop`: answers to last words."""

@@ -6,7 +6,7 @@ import time
 
 import zmq
 
-from common.transport import ZERO_COPY_BYTES
+from common.sending import ZERO_COPY_BYTES
 from tests.bench.thread_clocks import tasks_cpu_s, zmq_threads
 
 FRAME_BYTES = 1 << 20  # a bucket

@@ -6,8 +6,9 @@ from pathlib import Path
 import zmq
 
 from common.endpoints import weights_endpoint
+from common.sending import ZERO_COPY_BYTES
 from common.sockets import Sockets, control_of
-from common.transport import CONTROL, WEIGHTS, ZERO_COPY_BYTES
+from common.transport import CONTROL, WEIGHTS
 from tests.common.transport.sides import MIB, TCP, WITHIN_S, Side, call, introduced, raw_dealer, scorer, trainer, until
 
 
