@@ -37,11 +37,25 @@ def build_optimizer(options: LearningOptions, params: Iterable[nn.Parameter], *,
     fused = all(param.device.type in FUSED_DEVICES and param.is_floating_point() for param in trained)
     if options.optimizer == "sgd":
         momentum, nesterov = options.optim.momentum, options.optim.nesterov
-        return SGD(trained, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
+        sgd = SGD(trained, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
+        if fused and momentum:
+            _begin_momentum(sgd)
+        return sgd
     if options.optimizer == "adam":
         return Adam(trained, lr, weight_decay=weight_decay, fused=fused, capturable=capturable)
     assert options.optimizer == "adamw", f"unknown optimiser {options.optimizer!r}"
     return AdamW(trained, lr, weight_decay=weight_decay, fused=fused, capturable=capturable)
+
+
+def _begin_momentum(optimizer: SGD) -> None:
+    """Give each parameter its momentum, 0, before the first step, which then is what it would be without.
+
+    By itself SGD makes it at a parameter's first gradient, and its fused kernel cannot step where some have theirs and
+    others do not: parameters that not every batch gives a gradient.
+    """
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
 
 
 def build_schedule(optimizer: Optimizer, options: LearningOptions, steps: int | None = None) -> LambdaLR:

@@ -1,13 +1,15 @@
 """What a run says to people: its log line and its closing summary in words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.selection.registry import METHODS
 from trainer.evaluate import Evaluation
 
 MOSTLY = 0.5  # of the steps outside warm-up and annealing
+ALIKE = 0.8  # overlap of what is selected in a low precision with what float32 selects
+FEW = 5  # audits: below that their mean says little
 
 
 def log_line(step: int, steps: int, figures: Mapping[str, Any], evaluation: Evaluation | None) -> str:
@@ -74,6 +76,7 @@ def closing_words(summary: Mapping[str, Any]) -> str:
                 f"For {summary['degraded_s']:.1f} s the run was DEGRADED: {summary['degraded_steps']} of these "
                 f"{_steps(summary)} fell back while no scorer served."
             )
+        words += _precisions(summary["agreement"])
         if summary["samples_scored"] == 0:
             words.append("No scorer ever delivered: this was plain training.")
         elif summary["fallbacks"] and summary["selected_fraction"] < MOSTLY:
@@ -82,6 +85,17 @@ def closing_words(summary: Mapping[str, Any]) -> str:
                 "this was mostly plain training."
             )
     return " ".join([*words, *_early(summary)])
+
+
+def _precisions(agreement: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A warning of each precision that selects something else than float32 does with the same weights."""
+    return [
+        f"Scores in {found['precision']} selected only {found['overlap']:.0%} of what float32 scores select with the "
+        f"same weights (mean of {found['num']} audits): consider a finer --precision."
+        for found in agreement
+        if found["kind"] == "precision" and found["num"] >= FEW
+        if found["overlap"] is not None and found["overlap"] < ALIKE
+    ]
 
 
 def _early(summary: Mapping[str, Any]) -> list[str]:

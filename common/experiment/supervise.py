@@ -131,7 +131,8 @@ class Supervisor:
             return False
         which = "resumed once from its" if len(ranks.members) == 1 else "all trainers are resumed once from their"
         self._watch.say(
-            f"{failed.now.fate()} after step {progress.step}; {which} last checkpoint, see {short(failed.now.log)}"
+            f"{failed.now.fate()} after step {progress.step}; {which} last checkpoint, if there is one, "
+            f"see {short(failed.now.log)}"
         )
         progress.await_trainer()
         ranks.restart()

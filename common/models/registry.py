@@ -41,8 +41,8 @@ def build_model(name: str, sample: SampleSpec, *, seed: int, head: str | None = 
     The initial parameters are a function of `seed`; the global generator is afterwards where it was.
 
     Args:
-        name: see the table above. `module:callable` is called with `sample` and `num_classes` where it has parameters
-            of these names, else with (sample, num_classes), (num_classes) or () for as many required parameters.
+        name: see the table above. `module:callable` is called with `sample`, its `shape` and `num_classes` where it has
+            parameters of these names; one or two others that it requires get num_classes, or sample and num_classes.
         seed: in [0, 2^63).
         head: dotted path of the layer that makes the logits; None takes the last nn.Linear.
 
@@ -140,17 +140,19 @@ def _arguments(name: str, make: Callable[..., Any], sample: SampleSpec) -> tuple
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    by_name = {parameter.name: known[parameter.name] for parameter in parameters if parameter.name in known}
-    if all(parameter.name in by_name for parameter in required):
-        positional = [by_name.pop(p.name) for p in required if p.kind is p.POSITIONAL_ONLY]
-        return positional, by_name
-    if len(required) <= len(known) and not any(parameter.kind is parameter.KEYWORD_ONLY for parameter in required):
-        return list(known.values())[-len(required) :], {}
-    missing = ", ".join(parameter.name for parameter in required)
-    raise ConfigError(
-        f"--model {name}: is called with (sample, num_classes), (num_classes) or (), but requires ({missing}); "
-        "give the others defaults"
-    )
+    given = {parameter.name: known[parameter.name] for parameter in parameters if parameter.name in known}
+    spare = [value for what, value in known.items() if what not in given]
+    given |= {parameter.name: sample.shape for parameter in required if parameter.name == "shape"}
+    others = [parameter for parameter in required if parameter.name not in given]
+    if len(others) > len(spare) or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in others):
+        missing = ", ".join(parameter.name for parameter in required)
+        raise ConfigError(
+            f"--model {name}: is called with sample (a common.data.source.SampleSpec), its shape and num_classes where "
+            "it has parameters of these names, else with (sample, num_classes), (num_classes) or (), but requires "
+            f"({missing}); give the others defaults"
+        )
+    given |= zip([parameter.name for parameter in others], spare[len(spare) - len(others) :], strict=True)
+    return [given.pop(p.name) for p in required if p.kind is p.POSITIONAL_ONLY], given
 
 
 def _image_shape(name: str, sample: SampleSpec) -> tuple[int, int, int]:

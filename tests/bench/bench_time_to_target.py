@@ -112,7 +112,10 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The flags of the benchmark, and the options that all runs share as a nested table."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        prog="bench_time_to_target", description=__doc__.splitlines()[0], allow_abbrev=False
+        prog="bench_time_to_target",
+        description=__doc__.splitlines()[0],
+        epilog="Flags of `marginstream run` hold for all arms: --data, --data-root, --model, --lr, --optim.momentum …",
+        allow_abbrev=False,
     )
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-target"), help="folder of the runs")
     parser.add_argument("--target", type=float, help="held-out accuracy, 0 to 1; .99 for MNIST")

@@ -47,9 +47,10 @@ class Subject:
         self.inputs = self.source.prepare(reader(self.source, AugmentOptions()).read(np.arange(self.batch)).inputs)
 
     def make_forms(self, precisions: Sequence[str]) -> None:
+        normal = self.source.normal(self.head.weight.device)
         for precision in precisions:
             try:
-                self.forms[precision] = make_form(self.model, self.head, precision)
+                self.forms[precision] = make_form(self.model, self.head, precision, normal=normal)
             except ConfigError as error:
                 self.refused[precision] = str(error)
             else:
@@ -75,7 +76,10 @@ def reader(source: Source, augment: AugmentOptions) -> SampleReader:
 
 
 def measure_parts(subject: Subject, precision: str) -> list[tuple[str, str]]:
-    """Rows for the table: what each part of scoring one chunk takes, also as a share of the forward pass."""
+    """Rows for the table: what each part of scoring one chunk takes, also as a share of the forward pass.
+
+    A form that takes bytes prepares them in its forward pass.
+    """
     readers = reader(subject.source, AugmentOptions()), reader(subject.source, AUGMENT)
     form, spent = subject.forms[precision], dict.fromkeys(("read", "augment", "prepare", "forward", "score"), 0.0)
     for number in range(NUM_PART_CHUNKS + 1):
@@ -85,7 +89,7 @@ def measure_parts(subject: Subject, precision: str) -> list[tuple[str, str]]:
         times.append(time.perf_counter())
         readers[1].augmentation(samples.inputs, readers[1].order.epochs(positions), samples.ids)
         times.append(time.perf_counter())
-        inputs = subject.source.prepare(samples.inputs)
+        inputs = samples.inputs if form.takes_bytes else subject.source.prepare(samples.inputs)
         times.append(time.perf_counter())
         with torch.inference_mode():
             outputs = form(inputs)

@@ -133,3 +133,19 @@ def test_without_a_limit_gradients_stay():
     param.grad = torch.tensor([30.0])
     assert clip_gradients([param], None) is None
     assert param.grad.item() == 30
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_parameters_that_not_every_batch_gives_a_gradient_train_as_with_plain_sgd(nesterov: bool):
+    options = TrainerOptions(lr=0.1, optim={"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01})
+    one, other = ([nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(3))] for _ in range(2))
+    ours = build_optimizer(options, one)
+    plain = torch.optim.SGD(other, 0.1, 0.9, nesterov=nesterov, weight_decay=0.01, foreach=False)
+    for step in range(6):
+        for params, optimizer in ((one, ours), (other, plain)):
+            optimizer.zero_grad(set_to_none=True)
+            params[0].grad = torch.arange(5.0) + step
+            if step % 3 == 1:
+                params[1].grad = torch.arange(3.0) - step
+            optimizer.step()
+    torch.testing.assert_close(one, other)

@@ -17,7 +17,7 @@ def words(**changes: Any) -> str:
         "selected_fraction": 0.12, "short_batches": 0, "scores_remembered": 0, "candidates_offered": 640,
         "staleness_max": 5, "staleness_mean": 2.0, "waited_fraction": 0.0, "fallbacks": 75,
         "degraded_steps": 0, "degraded_s": 0.0,
-        "steps_by_origin": {"plain": 15, "stale": 10, "fallback": 75},
+        "steps_by_origin": {"plain": 15, "stale": 10, "fallback": 75}, "agreement": [],
     }  # fmt: skip
     return closing_words(summary | changes)
 
@@ -56,3 +56,12 @@ def test_the_log_line_of_a_degraded_step_begins_with_it() -> None:
     figures = {"loss/plain": 0.5, "scorers": 0.0}
     assert log_line(50, 100, figures | {"degraded": 1.0}, None).startswith("step 50/100 | DEGRADED: no scorer serves |")
     assert "DEGRADED" not in log_line(50, 100, figures | {"degraded": 0.0}, None)
+
+
+def test_a_precision_that_selects_something_else_than_float32_is_named() -> None:
+    def said(kind: str = "precision", overlap: float | None = 0.384, num: int = 7) -> bool:
+        found = {"kind": kind, "precision": "int8", "staleness": 0, "overlap": overlap, "num": num}
+        return "Scores in int8 selected only 38% of what float32" in words(agreement=[found])
+
+    assert said()
+    assert not any((said(kind="staleness"), said(overlap=0.9), said(overlap=None), said(num=4)))

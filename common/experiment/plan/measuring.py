@@ -48,6 +48,8 @@ def measure(options: PlanOptions, layout: Layout, say: Say) -> Measured:
     part_s = options.measure_s / 8
     say("opening data and model")
     bench = Workbench(options, layout.trainer, threads)
+    beside = bench if str(bench.device) == scorer_device else Workbench(options, scorer_device, threads)
+    beside.check(given_precision(options))
     own = allowed[0] if bench.device.type == "cpu" and threads == 1 and len(allowed) > 1 else None
     step_s: dict[int, float] = {}
     if bench.device.type == "cpu" and len(allowed) > threads:
@@ -61,7 +63,6 @@ def measure(options: PlanOptions, layout: Layout, say: Say) -> Measured:
         wanted = options.entry.candidates_per_selected * options.batch_size
         say("reading, push and wire")
         read_s = bench.read_s(min(wanted, MAX_CHUNK), part_s / 4)
-        beside = bench if str(bench.device) == scorer_device else Workbench(options, scorer_device, threads)
         say("scoring in each precision")
         scoring = tuple(_scoring(beside, _chunks(options), part_s / 16))
         forward_s = _forward_s(bench, options.batch_size, scoring, beside)

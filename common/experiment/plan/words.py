@@ -114,6 +114,9 @@ def expectation_words(options: RunOptions, advice: Advice) -> str:
         "step at its best number of threads: stale training is the faster one if it needs less than "
         f"{advice.break_even:.0%} of its steps."
     )
+    if advice.over_fresh < 1:
+        how = f"--mode fresh --precision {advice.fresh_precision}"
+        words += f" Scoring in the trainer is the faster way here: compare with {how}."
     if not advice.is_worthwhile:
         words += (
             " That leaves scorers too slow for a choice worth its name: add some, on other cores, devices or hosts, or "

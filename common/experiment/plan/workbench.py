@@ -56,6 +56,12 @@ class Workbench:
         self.head = find_head(self.model, self._head_name)
         self.score = "mms" if gives_margins(self.model, sample, self.head) else "loss"
 
+    def check(self, precision: str | None) -> None:
+        """Raise ConfigError for a precision that this device or model does not score in; None is any."""
+        if precision is not None:
+            compile = self.options.compile and compiles(precision)
+            make_form(self.model, self.head, precision, compile=compile)
+
     def inputs(self, num: int, start: int = 0) -> tuple[Tensor, Tensor]:
         """Prepared inputs and targets of candidates, on the device."""
         samples = self.reader.read(np.arange(start, start + num))

@@ -144,6 +144,9 @@ from torch import nn
 LAST = {}
 def by_name(*, num_classes, sample, width=4): return nn.Sequential(nn.Flatten(), nn.Linear(*sample.shape, num_classes))
 def by_order(spec, classes): return nn.Sequential(nn.Linear(spec.shape[0], classes))
+def shape_too(num_classes, shape): return nn.Linear(*shape, num_classes)
+def spec_too(num_classes, spec): return nn.Linear(*spec.shape, num_classes)
+def default_shape(classes, shape=(2,)): return nn.Linear(*shape, classes)
 def classes_only(classes): return nn.Linear(2, classes)
 def default_classes(num_classes=1000): return nn.Linear(2, num_classes)
 def nothing(width=3): return nn.Sequential(nn.Linear(2, width), nn.Linear(width, 4))
@@ -172,7 +175,19 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.parametrize("name", ["by_name", "by_order", "classes_only", "default_classes", "nothing"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "by_name",
+        "by_order",
+        "shape_too",
+        "spec_too",
+        "default_shape",
+        "classes_only",
+        "default_classes",
+        "nothing",
+    ],
+)
 def test_own_models_are_called_with_what_their_signature_asks_for(name: str):
     model = build_model(f"own_models:{name}", FEATURES, seed=0)
     assert model(torch.rand(3, 2)).shape == (3, 4)

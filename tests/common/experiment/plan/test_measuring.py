@@ -77,6 +77,14 @@ def test_a_plan_is_printed_with_the_command_last(
     assert "--measure-s" not in text
 
 
+def test_a_precision_that_this_device_has_not_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="--precision fp16: for CUDA devices"):
+        plan(monkeypatch, "--precision", "fp16")
+    assert "training step" not in capsys.readouterr().err
+
+
 def test_a_scorer_that_cannot_be_measured_is_an_error_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="ended: error: no memory"):
         plan(monkeypatch, stub=Stub(is_dead=True))

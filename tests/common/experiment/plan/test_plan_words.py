@@ -37,6 +37,12 @@ def test_it_says_where_each_number_comes_from() -> None:
     assert "by the step and the rate measured alone" in " ".join(shown(100).split())
 
 
+def test_fresh_selection_is_named_where_it_is_the_faster_way() -> None:
+    said = "Scoring in the trainer is the faster way here: compare with --mode fresh --precision int8."
+    assert said in " ".join(shown(100, together=together(24_000), push_s=1.0).split())
+    assert said not in " ".join(shown(100, together=together(24_000)).split())
+
+
 def test_a_busy_machine_is_named() -> None:
     assert "Others are using this machine (load 3.0 on 2 cores)" in shown(120, load=3.0)
     assert "Others" not in shown(120, load=0.1)
