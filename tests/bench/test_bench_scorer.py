@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from scorer.torch_backend import MOST_TOGETHER
 from tests.bench import bench_scorer
 
 HEADLINE = {
@@ -28,7 +29,8 @@ def test_bench_scorer_ends_in_one_json_line_with_every_figure_or_null(capsys: py
 
 @pytest.mark.slow
 def test_bench_scorer_measures_what_leases_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    bench_scorer.main(["--quick", "--models", "resnet8"])
+    bench_scorer.main(["--quick", "--pairs", "3", "--models", "resnet8"])
     line = last_line(capsys)
-    assert line["service_overhead"] > 0.5
-    assert line["service_overhead_augmented"] > 0.5
+    # Leases of chunks as small as these share a pass, whose cost hardly grows with them; the bare pass has one.
+    assert line["service_overhead"] > 1 / MOST_TOGETHER
+    assert line["service_overhead_augmented"] > 1 / MOST_TOGETHER
