@@ -31,6 +31,6 @@ def test_bench_scorer_ends_in_one_json_line_with_every_figure_or_null(capsys: py
 def test_bench_scorer_measures_what_leases_cost(capsys: pytest.CaptureFixture[str]) -> None:
     bench_scorer.main(["--quick", "--pairs", "3", "--models", "resnet8"])
     line = last_line(capsys)
-    # Leases of chunks as small as these share a pass, whose cost hardly grows with them; the bare pass has one.
-    assert line["service_overhead"] > 1 / MOST_TOGETHER
+    assert line["service_overhead"] > 0.5
+    # In int8 leases of chunks as small as these share a pass, whose cost hardly grows with them; the bare pass has one.
     assert line["service_overhead_augmented"] > 1 / MOST_TOGETHER
